@@ -1,0 +1,85 @@
+//! The shard's manifest: which segments exist. Changed only by replacing the file whole.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use caskade_codec::ids::{SegmentId, Seqno};
+use caskade_codec::manifest::{Manifest, SegmentEntry, SegmentState};
+use caskade_codec::names;
+use caskade_codec::segment::Role;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::storage;
+
+/// How many segment ids are listed ahead of use, so that a rotation need not wait for a manifest.
+const OPEN_AHEAD: usize = 16;
+
+/// The manifest in memory, equal to the one on disk.
+#[derive(Debug)]
+pub struct Catalog {
+    dir: PathBuf,
+    manifest: Mutex<Manifest>,
+}
+
+impl Catalog {
+    /// Takes over a manifest that is on disk.
+    pub fn new(dir: PathBuf, manifest: Manifest) -> Self {
+        Self { dir, manifest: Mutex::new(manifest) }
+    }
+
+    /// The manifest as it stands.
+    pub fn manifest(&self) -> MutexGuard<'_, Manifest> {
+        self.manifest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the manifest by an edited one, durably. On failure the old one stays.
+    pub fn publish<T>(&self, ctx: &Context, edit: impl FnOnce(&mut Manifest) -> T) -> Result<T> {
+        let mut current = self.manifest();
+        let mut next = current.clone();
+        let answer = edit(&mut next);
+        next.generation += 1;
+        write(ctx, &self.dir, &next)?;
+        *current = next;
+        Ok(answer)
+    }
+}
+
+/// Writes a manifest, durably.
+pub fn write(ctx: &Context, dir: &Path, manifest: &Manifest) -> Result<()> {
+    ctx.poison.check()?;
+    replace_file(ctx, dir, names::MANIFEST, &manifest.encode())
+}
+
+/// Replaces a file of the store. A failed sync poisons the store.
+pub fn replace_file(ctx: &Context, dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    storage::replace(&*ctx.storage, dir, name, bytes).map_err(|fault| {
+        let path = dir.join(name);
+        if fault.is_sync() {
+            ctx.poison.latch(format_args!("fsync while replacing {}: {fault}", path.display()))
+        } else {
+            Error::io("replace", &path, fault.source)
+        }
+    })
+}
+
+/// Lists further segment ids ahead of their use, and answers the new ones with their salts.
+pub fn list_ahead(
+    ctx: &Context,
+    manifest: &mut Manifest,
+    unused: usize,
+) -> Result<Vec<(SegmentId, u32)>> {
+    let mut listed = Vec::new();
+    for _ in unused..OPEN_AHEAD {
+        let (id, salt) = (manifest.next_segment, ctx.salt()?);
+        manifest.next_segment = SegmentId(id.0 + 1);
+        manifest.segments.push(SegmentEntry { id, role: Role::Log, salt, state: SegmentState::Open });
+        listed.push((id, salt));
+    }
+    Ok(listed)
+}
+
+/// Sets the horizon, which never goes back.
+pub fn raise_horizon(manifest: &mut Manifest, horizon: Seqno) {
+    manifest.horizon = manifest.horizon.max(horizon);
+}

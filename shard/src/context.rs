@@ -1,0 +1,115 @@
+//! What all shards of one open store share.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use caskade_codec::hash::KeyHasher;
+use caskade_codec::ids::{ShardId, StoreUuid};
+use crossbeam_channel::Sender;
+
+use crate::error::{Error, Result};
+use crate::reclaim::Reclaim;
+use crate::storage::Storage;
+
+/// Sizes and bounds, constant while the store is open.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Capacity of the largest ordinary segment file.
+    pub segment_bytes_max: u64,
+    /// Capacity of a shard's first segments.
+    pub segment_bytes_min: u64,
+    /// Total bytes over live bytes that merging keeps.
+    pub max_space_amp: f64,
+    /// Bytes a second that merging may write, over the whole store; `None` is no limit.
+    pub merge_bytes_per_sec: Option<u64>,
+}
+
+/// What all shards of one open store share.
+#[derive(Debug)]
+pub struct Context {
+    /// The I/O boundary.
+    pub storage: Arc<dyn Storage>,
+    /// The store's directory.
+    pub path: PathBuf,
+    /// The store's identity, in every file.
+    pub uuid: StoreUuid,
+    /// Number of shards.
+    pub shards: u16,
+    /// The store's keyed hash.
+    pub hasher: KeyHasher,
+    /// Grace periods of readers.
+    pub reclaim: Arc<Reclaim>,
+    /// The first failure that made the disk's state unknown.
+    pub poison: Poison,
+    /// Sizes and bounds.
+    pub config: Config,
+    /// Where work for the background is announced.
+    pub events: Sender<Event>,
+}
+
+/// Something for the maintenance thread to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The shard's active segment is full or nearly so: seal the old, prepare the next.
+    Rotation(ShardId),
+    /// A segment was sealed or got more dead bytes: merging may pay.
+    Garbage(ShardId),
+    /// The first write after a time without any.
+    Awake,
+    /// The store closes.
+    Close,
+}
+
+/// Latches the first failure after which nothing more may be written.
+#[derive(Debug, Default)]
+pub struct Poison {
+    latched: AtomicBool,
+    cause: OnceLock<Arc<str>>,
+}
+
+impl Poison {
+    /// Fails once the store is poisoned.
+    pub fn check(&self) -> Result<()> {
+        if self.latched.load(Ordering::Acquire) { Err(self.error()) } else { Ok(()) }
+    }
+
+    /// Whether the store is poisoned.
+    pub fn is_latched(&self) -> bool {
+        self.latched.load(Ordering::Acquire)
+    }
+
+    /// Remembers the first cause and answers the error for this caller.
+    pub fn latch(&self, cause: impl Display) -> Error {
+        let _ = self.cause.set(cause.to_string().into());
+        self.latched.store(true, Ordering::Release);
+        self.error()
+    }
+
+    /// The first cause, if there is one.
+    pub fn cause(&self) -> Option<Arc<str>> {
+        self.cause.get().cloned()
+    }
+
+    fn error(&self) -> Error {
+        let cause = self.cause.get().cloned().unwrap_or_else(|| "unknown".into());
+        Error::Poisoned { cause }
+    }
+}
+
+impl Context {
+    /// A random 32-bit salt for a new file.
+    pub fn salt(&self) -> Result<u32> {
+        let mut bytes = [0; 4];
+        self.storage
+            .entropy(&mut bytes)
+            .map_err(|source| Error::io("read randomness for", &self.path, source))?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// Announces work; a store that is closing no longer listens, and that is fine.
+    pub fn announce(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+}

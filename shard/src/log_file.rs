@@ -1,0 +1,159 @@
+//! The files of a shard's log that are not sealed yet, and making them durable.
+//!
+//! An fsync that failed may have dropped the very pages it could not write, and the next one would
+//! then report success. So each file is synced by one thread at a time, a failure poisons the store
+//! before the next thread gets its turn, and a poisoned store never syncs again.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use caskade_codec::ids::{SegmentId, Seqno, ShardId};
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::segment::Segment;
+use crate::storage::File;
+
+/// A log segment's file while it is not sealed.
+#[derive(Debug)]
+pub struct LogFile {
+    /// The mapped segment.
+    pub segment: Arc<Segment>,
+    /// The open file.
+    pub file: Arc<dyn File>,
+    /// The directory that holds the file's name.
+    dir: PathBuf,
+    /// Bytes from the start that are known durable.
+    durable: AtomicU64,
+    /// Whether the file's name is known durable.
+    entry_is_durable: AtomicBool,
+    syncing: Mutex<()>,
+}
+
+impl LogFile {
+    /// A file of which nothing is known durable, unless said otherwise.
+    pub fn new(segment: Arc<Segment>, file: Arc<dyn File>, entry_is_durable: bool) -> Self {
+        let dir = segment.path.parent().expect("a segment lies in a directory").to_owned();
+        Self {
+            segment,
+            file,
+            dir,
+            durable: 0.into(),
+            entry_is_durable: entry_is_durable.into(),
+            syncing: Mutex::new(()),
+        }
+    }
+
+    /// Whether the first `end` bytes, and the name, are known durable.
+    pub fn is_durable_to(&self, end: u64) -> bool {
+        self.durable.load(Ordering::Acquire) >= end
+            && self.entry_is_durable.load(Ordering::Acquire)
+    }
+
+    /// Makes the first `end` bytes durable, and the file's name.
+    pub fn sync_to(&self, ctx: &Context, end: u64) -> Result<()> {
+        if self.is_durable_to(end) {
+            return Ok(());
+        }
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        // The thread that had the turn before may have failed, or done this work.
+        ctx.poison.check()?;
+        if self.durable.load(Ordering::Acquire) < end {
+            self.file.sync_data().map_err(|fault| {
+                ctx.poison.latch(format_args!("fsync of {}: {fault}", self.segment.path.display()))
+            })?;
+            self.durable.fetch_max(end, Ordering::AcqRel);
+        }
+        self.sync_entry(ctx)
+    }
+
+    /// Makes the file's name durable.
+    pub fn sync_entry(&self, ctx: &Context) -> Result<()> {
+        if !self.entry_is_durable.load(Ordering::Acquire) {
+            ctx.storage.sync_dir(&self.dir).map_err(|fault| {
+                ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
+            })?;
+            self.entry_is_durable.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+/// A point in a shard's log, and the unsealed files up to it.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    /// The shard.
+    pub shard: ShardId,
+    /// The last record below the cut.
+    pub seqno: Seqno,
+    /// Unsealed files, oldest first, with the length of each that lies below the cut.
+    pub files: Vec<(Arc<LogFile>, u64)>,
+    /// Shards that hold parts of batches below the cut which were not durable before it.
+    pub entangled: ShardSet,
+}
+
+impl Cut {
+    /// Makes everything below the cut durable.
+    pub fn sync(&self, ctx: &Context) -> Result<()> {
+        // Oldest first, so that the durable part of the log never has a hole.
+        for (file, end) in &self.files {
+            file.sync_to(ctx, *end)?;
+        }
+        Ok(())
+    }
+
+    /// Segment and offset where the log ends at this cut.
+    pub fn position(&self) -> Option<(SegmentId, u64)> {
+        self.files.last().map(|(file, end)| (file.segment.id, *end))
+    }
+}
+
+/// A set of shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ShardSet([u64; 4]);
+
+impl ShardSet {
+    /// The set of the shards below `count`.
+    pub fn below(count: u16) -> Self {
+        (0..count).map(ShardId).collect()
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, shard: ShardId) {
+        self.0[usize::from(shard.0 / 64)] |= 1 << (shard.0 % 64);
+    }
+
+    /// Whether it is in.
+    pub fn contains(&self, shard: ShardId) -> bool {
+        self.0[usize::from(shard.0 / 64)] >> (shard.0 % 64) & 1 == 1
+    }
+
+    /// Both sets.
+    #[must_use]
+    pub fn union(mut self, other: Self) -> Self {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
+        self
+    }
+
+    /// Whether nothing is in.
+    pub fn is_empty(&self) -> bool {
+        self.0 == [0; 4]
+    }
+
+    /// The members in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let words = self.0;
+        (0..256u16).map(ShardId).filter(move |shard| Self(words).contains(*shard))
+    }
+}
+
+impl FromIterator<ShardId> for ShardSet {
+    fn from_iter<I: IntoIterator<Item = ShardId>>(shards: I) -> Self {
+        let mut set = Self::default();
+        shards.into_iter().for_each(|shard| set.insert(shard));
+        set
+    }
+}

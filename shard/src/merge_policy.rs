@@ -1,0 +1,296 @@
+//! What to merge: a pure function from counts to a plan.
+//!
+//! Rules it keeps:
+//! - Nothing is merged that does not get smaller, so no file is merged again and again for nothing.
+//! - A tombstone, or an expired record, may go only when no segment outside the plan can hold an
+//!   older record; the least sequence number of each segment tells.
+
+use caskade_codec::ids::{SegmentId, Seqno};
+
+/// What the policy knows of a sealed segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentStats {
+    /// Which.
+    pub id: SegmentId,
+    /// File length.
+    pub len: u64,
+    /// Bytes of records that the keydir points to.
+    pub live_bytes: u64,
+    /// Bytes of tombstones.
+    pub tombstone_bytes: u64,
+    /// Least sequence number in it.
+    pub min_seqno: Seqno,
+    /// Greatest sequence number in it.
+    pub max_seqno: Seqno,
+    /// When its last record expires; `u64::MAX` if some record never does.
+    pub expiry_max: u64,
+}
+
+/// What the policy knows of the rest of the shard.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ShardStats {
+    /// Bytes of segments that are not sealed.
+    pub open_bytes: u64,
+    /// Live bytes in them.
+    pub open_live_bytes: u64,
+    /// The wall clock, in milliseconds since 1970.
+    pub now_ms: u64,
+    /// Bound on total over live bytes.
+    pub max_space_amp: f64,
+    /// The size that merged segments get.
+    pub segment_bytes: u64,
+    /// Live bytes that one merge copies at most.
+    pub job_bytes_max: u64,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing pays.
+    Nothing,
+    /// Remove these without reading them.
+    Drop(Vec<SegmentId>),
+    /// Copy what lives in these and remove them.
+    Merge(Vec<SegmentId>),
+    /// Seal the active segment: the dead bytes are in it.
+    EndActive,
+}
+
+/// Dead bytes that are never worth a merge: a file system block for each of a few files.
+const SLACK: u64 = 64 << 10;
+/// Of the dead bytes that the bound allows, the share at which merging begins.
+const TRIGGER: f64 = 0.7;
+/// A segment is worth copying from this share of dead bytes on.
+const DEAD_SHARE_MIN: f64 = 0.08;
+/// As many small files are left alone.
+const SMALL_FILES_MAX: usize = 8;
+
+/// Decides what a shard should do next.
+pub fn plan(segments: &[SegmentStats], shard: &ShardStats) -> Plan {
+    let droppable = droppable(segments, shard.now_ms);
+    if !droppable.is_empty() {
+        return Plan::Drop(droppable);
+    }
+    let excess = excess_bytes(segments, shard);
+    if excess > 0 {
+        if let Some(victims) = victims(segments, shard, excess) {
+            return Plan::Merge(victims);
+        }
+        let open_dead = shard.open_bytes.saturating_sub(shard.open_live_bytes);
+        if open_dead > SLACK && open_dead > excess / 4 {
+            return Plan::EndActive;
+        }
+        if let Some(all) = everything(segments) {
+            return Plan::Merge(all);
+        }
+    }
+    small_files(segments, shard).map_or(Plan::Nothing, Plan::Merge)
+}
+
+/// Bytes by which the shard is over the point where merging begins.
+pub fn excess_bytes(segments: &[SegmentStats], shard: &ShardStats) -> u64 {
+    let total: u64 = segments.iter().map(|s| s.len).sum::<u64>() + shard.open_bytes;
+    let live: u64 = segments.iter().map(|s| s.live_bytes).sum::<u64>() + shard.open_live_bytes;
+    let allowed = live as f64 * (shard.max_space_amp - 1.0) * TRIGGER;
+    let allowed = (allowed as u64).max(SLACK);
+    (total - live.min(total)).saturating_sub(allowed)
+}
+
+/// Segments that hold nothing anybody needs, found without reading them.
+fn droppable(segments: &[SegmentStats], now_ms: u64) -> Vec<SegmentId> {
+    let mut kept: Vec<&SegmentStats> = segments.iter().collect();
+    kept.sort_by_key(|s| s.min_seqno);
+    let mut dropped = Vec::new();
+    // Dropping one may leave another as the oldest, so look again until nothing changes.
+    loop {
+        let found = kept.iter().position(|s| {
+            let nothing_older =
+                kept.iter().all(|other| other.id == s.id || other.min_seqno > s.max_seqno);
+            let is_dead = s.live_bytes == 0 && (s.tombstone_bytes == 0 || nothing_older);
+            let is_expired = s.expiry_max <= now_ms && nothing_older;
+            is_dead || is_expired
+        });
+        match found {
+            Some(index) => dropped.push(kept.remove(index).id),
+            None => break,
+        }
+    }
+    dropped.sort_unstable();
+    dropped
+}
+
+/// Bytes that copying this segment alone surely frees.
+fn gain(segment: &SegmentStats) -> u64 {
+    segment.len.saturating_sub(segment.live_bytes + segment.tombstone_bytes)
+}
+
+/// The segments with the most to gain for the least to copy.
+fn victims(
+    segments: &[SegmentStats],
+    shard: &ShardStats,
+    excess: u64,
+) -> Option<Vec<SegmentId>> {
+    let mut candidates: Vec<&SegmentStats> = segments
+        .iter()
+        .filter(|s| gain(s) as f64 > s.len as f64 * DEAD_SHARE_MIN && gain(s) > 512)
+        .collect();
+    // gain(a) / cost(a) > gain(b) / cost(b), without dividing.
+    let cost = |s: &SegmentStats| u128::from(s.len - gain(s) + 4096);
+    candidates.sort_by(|a, b| {
+        (u128::from(gain(b)) * cost(a)).cmp(&(u128::from(gain(a)) * cost(b))).then(a.id.cmp(&b.id))
+    });
+    let (mut gained, mut copied, mut chosen) = (0, 0, Vec::new());
+    for candidate in candidates {
+        let copy = candidate.len - gain(candidate);
+        if gained >= excess || (!chosen.is_empty() && copied + copy > shard.job_bytes_max) {
+            break;
+        }
+        gained += gain(candidate);
+        copied += copy;
+        chosen.push(candidate.id);
+    }
+    // Copying for a sliver of the excess is work for nothing; the rest is in the active segment.
+    (gained >= excess.min(SLACK)).then_some(chosen).filter(|chosen| !chosen.is_empty())
+}
+
+/// All segments, when tombstones are what fills the shard: only together can they go.
+fn everything(segments: &[SegmentStats]) -> Option<Vec<SegmentId>> {
+    let tombstones: u64 = segments.iter().map(|s| s.tombstone_bytes).sum();
+    let total: u64 = segments.iter().map(|s| s.len).sum();
+    (tombstones > SLACK.min(total / 4) && tombstones > total / 10)
+        .then(|| segments.iter().map(|s| s.id).collect())
+}
+
+/// Many small segments, as short lives leave behind, into one.
+fn small_files(segments: &[SegmentStats], shard: &ShardStats) -> Option<Vec<SegmentId>> {
+    let mut small: Vec<&SegmentStats> =
+        segments.iter().filter(|s| s.len < shard.segment_bytes / 4).collect();
+    if small.len() <= SMALL_FILES_MAX {
+        return None;
+    }
+    small.sort_by_key(|s| (s.len, s.id));
+    let mut bytes = 0;
+    let chosen: Vec<_> = small
+        .into_iter()
+        .take_while(|s| {
+            bytes += s.len;
+            bytes <= shard.segment_bytes.max(shard.job_bytes_max)
+        })
+        .map(|s| s.id)
+        .collect();
+    (chosen.len() > SMALL_FILES_MAX / 2).then_some(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn segment(id: u64, len: u64, live: u64) -> SegmentStats {
+        SegmentStats {
+            id: SegmentId(id),
+            len,
+            live_bytes: live,
+            tombstone_bytes: 0,
+            min_seqno: Seqno(id * 1000),
+            max_seqno: Seqno(id * 1000 + 999),
+            expiry_max: u64::MAX,
+        }
+    }
+
+    fn shard() -> ShardStats {
+        ShardStats {
+            open_bytes: 0,
+            open_live_bytes: 0,
+            now_ms: 1_000,
+            max_space_amp: 1.5,
+            segment_bytes: 4 * MIB,
+            job_bytes_max: 64 * MIB,
+        }
+    }
+
+    fn ids(ids: &[u64]) -> Vec<SegmentId> {
+        ids.iter().copied().map(SegmentId).collect()
+    }
+
+    #[test]
+    fn a_full_shard_is_left_alone() {
+        let segments = [segment(1, 4 * MIB, 4 * MIB), segment(2, 4 * MIB, 4 * MIB)];
+        assert_eq!(plan(&segments, &shard()), Plan::Nothing);
+    }
+
+    #[test]
+    fn dead_segments_go_unread() {
+        let segments = [segment(1, 4 * MIB, 4 * MIB), segment(2, 4 * MIB, 0)];
+        assert_eq!(plan(&segments, &shard()), Plan::Drop(ids(&[2])));
+    }
+
+    #[test]
+    fn a_dead_segment_with_tombstones_waits_for_what_is_older() {
+        let mut tombs = segment(2, 4 * MIB, 0);
+        tombs.tombstone_bytes = MIB;
+        let segments = [segment(1, 16 * MIB, 16 * MIB), tombs];
+        assert_eq!(plan(&segments, &shard()), Plan::Nothing);
+        assert_eq!(plan(&segments[1..], &shard()), Plan::Drop(ids(&[2])));
+    }
+
+    #[test]
+    fn an_expired_segment_goes_unread_only_as_the_oldest() {
+        let mut expired = segment(2, 4 * MIB, 4 * MIB);
+        expired.expiry_max = 999;
+        assert_eq!(plan(&[segment(1, 4 * MIB, 4 * MIB), expired], &shard()), Plan::Nothing);
+        assert_eq!(
+            plan(&[expired, segment(3, 4 * MIB, 4 * MIB)], &shard()),
+            Plan::Drop(ids(&[2]))
+        );
+    }
+
+    #[test]
+    fn expired_segments_go_one_after_the_other() {
+        let mut segments: Vec<_> = (1..4).map(|id| segment(id, 4 * MIB, 4 * MIB)).collect();
+        for segment in &mut segments {
+            segment.expiry_max = 500;
+        }
+        assert_eq!(plan(&segments, &shard()), Plan::Drop(ids(&[1, 2, 3])));
+    }
+
+    #[test]
+    fn the_emptiest_segment_is_merged_first() {
+        let segments =
+            [segment(1, 4 * MIB, 3 * MIB), segment(2, 4 * MIB, MIB), segment(3, 4 * MIB, 3 * MIB)];
+        let Plan::Merge(chosen) = plan(&segments, &shard()) else { panic!("over the bound") };
+        assert_eq!(chosen[0], SegmentId(2));
+    }
+
+    #[test]
+    fn dead_bytes_in_the_active_segment_end_it() {
+        let segments = [segment(1, 4 * MIB, 4 * MIB)];
+        let stats = ShardStats { open_bytes: 8 * MIB, open_live_bytes: MIB, ..shard() };
+        assert_eq!(plan(&segments, &stats), Plan::EndActive);
+    }
+
+    #[test]
+    fn tombstones_that_fill_a_shard_are_merged_with_everything() {
+        let mut segments: Vec<_> = (1..5).map(|id| segment(id, 4 * MIB, 16 << 10)).collect();
+        for segment in &mut segments {
+            segment.tombstone_bytes = 4 * MIB - (16 << 10) - 64;
+        }
+        assert_eq!(plan(&segments, &shard()), Plan::Merge(ids(&[1, 2, 3, 4])));
+    }
+
+    #[test]
+    fn a_segment_that_would_not_shrink_is_never_chosen() {
+        let mut stuck = segment(2, 4 * MIB, 0);
+        stuck.tombstone_bytes = 4 * MIB - 64;
+        let segments = [segment(1, 64 * MIB, 64 * MIB), stuck];
+        assert_eq!(plan(&segments, &shard()), Plan::Nothing);
+    }
+
+    #[test]
+    fn many_small_segments_become_one() {
+        let segments: Vec<_> = (1..20).map(|id| segment(id, 4096, 4000)).collect();
+        let Plan::Merge(chosen) = plan(&segments, &shard()) else { panic!("too many files") };
+        assert_eq!(chosen.len(), 19);
+    }
+}

@@ -1,0 +1,388 @@
+//! A segment file in memory: bytes that never change once they are published.
+//!
+//! Invariants:
+//! - `[0, readable)` of the file exists, is mapped and may be touched. It only grows while the
+//!   segment is the active one, and is cut to the segment's length when it is sealed.
+//! - A byte is written at most once after the file was created, by the segment's only [`Tail`],
+//!   before the frame's location is published. Published bytes are immutable.
+//! - So a slice of a published frame is valid for as long as the [`Segment`] lives.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use caskade_codec::ids::{SegmentId, ShardId};
+use caskade_codec::record::{self, HEADER_LEN, Header, HeaderFault};
+use caskade_codec::segment::{self, Role};
+
+use crate::error::{At, Error, Result};
+use crate::location::Location;
+use crate::prefetch::prefetch_read;
+use crate::storage::{File, Map};
+
+/// A mapped segment file.
+#[derive(Debug)]
+pub struct Segment {
+    // Constant after construction.
+    /// The shard it belongs to.
+    pub shard: ShardId,
+    /// Its id; never used twice.
+    pub id: SegmentId,
+    /// Its place in the shard's segment table.
+    pub slot: u32,
+    /// Part of the log, or output of a merge.
+    pub role: Role,
+    /// What its records' checksums start from.
+    pub salt: u32,
+    /// Its file.
+    pub path: PathBuf,
+    map: Map,
+    // Atomics.
+    readable: AtomicU64,
+    /// Counts for the merge policy.
+    pub usage: Usage,
+}
+
+/// How much of a segment is still needed. Changed under the shard's writer lock only.
+#[derive(Debug, Default)]
+pub struct Usage {
+    /// Bytes of the records that the keydir points to.
+    pub live_bytes: AtomicU64,
+    /// Number of those records.
+    pub live_records: AtomicU64,
+}
+
+impl Usage {
+    /// A record of `len` bytes came to life.
+    pub fn add(&self, len: u64) {
+        // One writer at a time, so that load and store need not be one step.
+        self.live_bytes.store(self.live_bytes.load(Ordering::Relaxed) + len, Ordering::Relaxed);
+        self.live_records.store(self.live_records.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// A record of `len` bytes died.
+    pub fn remove(&self, len: u64) {
+        let bytes = self.live_bytes.load(Ordering::Relaxed);
+        debug_assert!(bytes >= len, "more bytes died than lived");
+        self.live_bytes.store(bytes.saturating_sub(len), Ordering::Relaxed);
+        let records = self.live_records.load(Ordering::Relaxed);
+        self.live_records.store(records.saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// Live bytes and live records.
+    pub fn get(&self) -> (u64, u64) {
+        (self.live_bytes.load(Ordering::Relaxed), self.live_records.load(Ordering::Relaxed))
+    }
+}
+
+/// A frame in a segment whose header made sense; its checksum is not yet verified.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameRef<'a> {
+    /// The decoded header.
+    pub header: Header,
+    /// The whole frame.
+    pub bytes: &'a [u8],
+    seed: u32,
+}
+
+impl<'a> FrameRef<'a> {
+    /// The stored key.
+    #[inline]
+    pub fn key(&self) -> &'a [u8] {
+        &self.bytes[self.header.key_range()]
+    }
+
+    /// The stored value.
+    #[inline]
+    pub fn value(&self) -> &'a [u8] {
+        &self.bytes[self.header.value_range()]
+    }
+
+    /// When the record expires, in milliseconds since 1970.
+    #[inline]
+    pub fn expiry(&self) -> Option<u64> {
+        self.header.expiry(self.bytes)
+    }
+
+    /// Whether the record is past its expiry at `now`.
+    #[inline]
+    pub fn is_expired(&self, now: impl FnOnce() -> u64) -> bool {
+        self.expiry().is_some_and(|at| at <= now())
+    }
+
+    /// Whether the bytes match their checksum.
+    #[inline]
+    pub fn is_intact(&self) -> bool {
+        record::frame_is_intact(self.bytes, &self.header, self.seed)
+    }
+}
+
+/// What a segment is made from.
+#[derive(Debug)]
+pub struct Identity {
+    /// The shard.
+    pub shard: ShardId,
+    /// The segment's id.
+    pub id: SegmentId,
+    /// Its place in the segment table.
+    pub slot: u32,
+    /// Log or merged.
+    pub role: Role,
+    /// Start value of its checksums.
+    pub salt: u32,
+    /// Its file.
+    pub path: PathBuf,
+}
+
+impl Segment {
+    /// A segment over `map`, of which the first `readable` bytes exist.
+    pub fn new(identity: Identity, map: Map, readable: u64) -> Self {
+        assert!(readable <= map.len(), "a segment is mapped whole");
+        let Identity { shard, id, slot, role, salt, path } = identity;
+        let usage = Usage::default();
+        Self { shard, id, slot, role, salt, path, map, readable: readable.into(), usage }
+    }
+
+    /// Bytes of the file that may be read.
+    pub fn readable(&self) -> u64 {
+        self.readable.load(Ordering::Acquire)
+    }
+
+    /// Cuts what may be read, before the file itself is cut.
+    pub fn shrink_readable(&self, len: u64) {
+        self.readable.fetch_min(len, Ordering::AcqRel);
+    }
+
+    /// The first `len` bytes of the file.
+    ///
+    /// The caller asks only for bytes that were published, or that nobody writes any more.
+    pub fn published(&self, len: u64) -> &[u8] {
+        let len = len.min(self.readable());
+        // SAFETY: the range is inside `readable`, so it exists and is mapped, and published bytes
+        // never change (module invariants).
+        unsafe { self.map.bytes(0, len as usize) }
+    }
+
+    /// The frame at `offset`.
+    #[inline]
+    pub fn frame(&self, offset: u64) -> std::result::Result<FrameRef<'_>, HeaderFault> {
+        let room = self.readable().checked_sub(offset).ok_or(HeaderFault::Empty)?;
+        if room < HEADER_LEN as u64 {
+            return Err(HeaderFault::Empty);
+        }
+        // SAFETY: the range is inside `readable`; a location is published after its frame's bytes.
+        let head = unsafe { self.map.bytes(offset, HEADER_LEN) };
+        let head: &[u8; HEADER_LEN] = head.try_into().expect("asked for this many bytes");
+        let header = Header::decode(head)?;
+        let len = header.frame_len();
+        if len as u64 > room {
+            return Err(HeaderFault::Shape);
+        }
+        // SAFETY: the range is inside `readable`. Were the header damaged, the slice might reach
+        // bytes that the writer is still filling; what is read there fails its checksum.
+        let bytes = unsafe { self.map.bytes(offset, len) };
+        Ok(FrameRef { header, bytes, seed: record::seed(self.salt, offset) })
+    }
+
+    /// Asks for the cache lines of the frame at `location`.
+    #[inline]
+    pub fn prefetch(&self, location: Location) {
+        const LINES_MAX: usize = 8;
+        let start = self.map.as_ptr().wrapping_add(location.offset() as usize);
+        // The frame may begin late in its first line and so touch one line more.
+        for line in 0..=location.cache_lines().min(LINES_MAX) {
+            prefetch_read(start.wrapping_add(line * 64));
+        }
+    }
+
+    /// The error for damage at `offset`.
+    pub fn corrupt(&self, offset: u64, reason: impl ToString) -> Error {
+        Error::Corrupt { shard: self.shard, segment: self.id, offset, reason: reason.to_string() }
+    }
+
+    /// The map, for advice to the kernel.
+    pub fn map(&self) -> &Map {
+        &self.map
+    }
+}
+
+/// How frames reach the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Stored through the mapping, into space that was allocated before.
+    Mapped,
+    /// Written by system call, where the file system cannot allocate ahead.
+    Written,
+}
+
+/// The end of a growing segment: the only place that writes to it.
+#[derive(Debug)]
+pub struct Tail {
+    segment: Arc<Segment>,
+    file: Arc<dyn File>,
+    mode: Mode,
+    position: u64,
+    allocated: u64,
+    capacity: u64,
+    chunk: u64,
+    /// Kept free for tombstones, so that a full disk can still be emptied.
+    headroom: u64,
+    scratch: Vec<u8>,
+}
+
+/// Sizes of a new segment.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// The longest that the file may get.
+    pub capacity: u64,
+    /// By how much the allocated part grows at a time.
+    pub chunk: u64,
+    /// What is kept free for tombstones.
+    pub headroom: u64,
+}
+
+impl Tail {
+    /// Makes the empty file `file` a segment and answers its writing end.
+    pub fn create(
+        file: Arc<dyn File>,
+        header: &segment::Header,
+        slot: u32,
+        path: PathBuf,
+        sizes: Sizes,
+    ) -> Result<Self> {
+        let Sizes { capacity, chunk, headroom } = sizes;
+        let first = chunk.min(capacity);
+        let (mode, allocated) = match file.allocate(0, first) {
+            Ok(()) => (Mode::Mapped, first),
+            Err(fault) if fault.kind() == std::io::ErrorKind::Unsupported => {
+                (Mode::Written, segment::HEADER_LEN as u64)
+            }
+            Err(fault) => return Err(Error::io("allocate", &path, fault)),
+        };
+        file.write_all_at(&header.encode(), 0).at("write", &path)?;
+        let map_mode = match mode {
+            Mode::Mapped => crate::storage::MapMode::Write,
+            Mode::Written => crate::storage::MapMode::Read,
+        };
+        let map = file.map(capacity, map_mode).at("map", &path)?;
+        let identity = Identity {
+            shard: header.shard,
+            id: header.id,
+            slot,
+            role: header.role,
+            salt: header.salt,
+            path,
+        };
+        let segment = Arc::new(Segment::new(identity, map, allocated));
+        let position = segment::HEADER_LEN as u64;
+        let scratch = Vec::new();
+        Ok(Self { segment, file, mode, position, allocated, capacity, chunk, headroom, scratch })
+    }
+
+    /// The segment being written.
+    pub fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Its file.
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// Where the next frame goes.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Bytes of the file that are allocated.
+    pub fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    /// Whether `len` more bytes fit below the capacity, leaving the headroom when `spare` is set.
+    pub fn fits(&self, len: u64, spare: bool) -> bool {
+        self.position + len + if spare { self.headroom } else { 0 } <= self.capacity
+    }
+
+    /// Whether a frame of `len` bytes can be stored without asking the file system for anything.
+    #[inline]
+    pub fn is_ready(&self, len: u64, spare: bool) -> bool {
+        self.mode == Mode::Mapped
+            && self.position + len + if spare { self.headroom } else { 0 } <= self.allocated
+    }
+
+    /// Allocates until `len` more bytes have a place. Call only when they fit the capacity.
+    pub fn make_ready(&mut self, len: u64, spare: bool) -> Result<()> {
+        debug_assert!(self.fits(len, spare), "the caller rotates first");
+        if self.mode == Mode::Written || self.is_ready(len, spare) {
+            return Ok(());
+        }
+        let wanted = self.position + len + if spare { self.headroom } else { 0 };
+        let grown = wanted.max(self.allocated + self.chunk).min(self.capacity);
+        let grow_to = |to: u64| self.file.allocate(self.allocated, to - self.allocated);
+        let reached = match grow_to(grown) {
+            // A nearly full disk may still have room for less than a whole chunk.
+            Err(_) if wanted < grown => grow_to(wanted).map(|()| wanted),
+            answer => answer.map(|()| grown),
+        };
+        self.allocated = reached.at("allocate", &self.segment.path)?;
+        self.segment.readable.store(self.allocated, Ordering::Release);
+        Ok(())
+    }
+
+    /// Stores `len` bytes that `fill` produces from their offset, and answers that offset.
+    ///
+    /// Nobody sees them until their location is published. On failure nothing is kept.
+    #[inline]
+    pub fn write(&mut self, len: usize, fill: impl FnOnce(u64, &mut [u8])) -> Result<u64> {
+        let offset = self.position;
+        match self.mode {
+            Mode::Mapped => {
+                assert!(offset + len as u64 <= self.allocated, "room was made before");
+                // SAFETY: the range is allocated and mapped for writing. It lies behind every
+                // published frame, and `&mut self` is the only writer of this segment.
+                fill(offset, unsafe { self.segment.map.bytes_mut(offset, len) });
+            }
+            Mode::Written => self.write_by_call(offset, len, fill)?,
+        }
+        self.position += len as u64;
+        Ok(offset)
+    }
+
+    #[cold]
+    fn write_by_call(
+        &mut self,
+        offset: u64,
+        len: usize,
+        fill: impl FnOnce(u64, &mut [u8]),
+    ) -> Result<()> {
+        self.scratch.clear();
+        self.scratch.resize(len, 0);
+        fill(offset, &mut self.scratch);
+        let outcome = self.file.write_all_at(&self.scratch, offset);
+        self.scratch.shrink_to(1 << 16);
+        outcome.at("write", &self.segment.path)?;
+        self.allocated = offset + len as u64;
+        self.segment.readable.store(self.allocated, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes back everything from `position` on, which was never published.
+    pub fn rewind(&mut self, position: u64) -> Result<()> {
+        assert!(position <= self.position, "only backwards");
+        match self.mode {
+            Mode::Mapped => {
+                let len = (self.position - position) as usize;
+                // SAFETY: as in `write`; these bytes were written by this tail and not published.
+                unsafe { self.segment.map.bytes_mut(position, len) }.fill(0);
+            }
+            Mode::Written => {
+                self.segment.shrink_readable(position);
+                self.allocated = position;
+                self.file.set_len(position).at("truncate", &self.segment.path)?;
+            }
+        }
+        self.position = position;
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! Which segment a location's slot means.
+//!
+//! Readers look up without a lock, under a [`Guard`]. Changes take the lock inside.
+//!
+//! Invariants:
+//! - A block of slots, once allocated, stays until the table is dropped.
+//! - A filled slot holds one reference count of an `Arc<Segment>`. A removed segment stays in its
+//!   slot for a grace period, so that a reader with an old location still finds it; then its count
+//!   is given back, and only then may the slot be used again.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::reclaim::{Guard, Reclaim};
+use crate::segment::Segment;
+
+/// Slots in the first block; each further block is twice as long as the one before.
+const FIRST: u32 = 16;
+const BLOCKS: usize = 20;
+
+/// The segments of a shard, by slot.
+#[derive(Debug)]
+pub struct SegmentTable {
+    cells: Arc<Cells>,
+    reclaim: Arc<Reclaim>,
+}
+
+#[derive(Debug)]
+struct Cells {
+    blocks: [AtomicPtr<AtomicPtr<Segment>>; BLOCKS],
+    free: Mutex<FreeSlots>,
+}
+
+#[derive(Debug)]
+struct FreeSlots {
+    returned: Vec<u32>,
+    next: u32,
+}
+
+/// Empties the slot when no reader can hold a location with it any more.
+struct Removed {
+    slot: u32,
+    cells: Arc<Cells>,
+}
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        self.cells.clear(self.slot);
+    }
+}
+
+const fn place(slot: u32) -> (usize, usize) {
+    let biased = slot + FIRST;
+    let block = biased.ilog2() - FIRST.ilog2();
+    (block as usize, (biased - (FIRST << block)) as usize)
+}
+
+const fn block_len(block: usize) -> usize {
+    (FIRST as usize) << block
+}
+
+impl Cells {
+    fn free(&self) -> MutexGuard<'_, FreeSlots> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    fn cell(&self, slot: u32) -> Option<&AtomicPtr<Segment>> {
+        let (block, index) = place(slot);
+        let start = self.blocks.get(block)?.load(Ordering::Acquire);
+        // SAFETY: a non-null block has `block_len(block)` cells, `place` answers an index below
+        // that, and blocks are never freed before self.
+        if start.is_null() { None } else { Some(unsafe { &*start.add(index) }) }
+    }
+
+    fn clear(&self, slot: u32) {
+        let mut free = self.free();
+        let Some(cell) = self.cell(slot) else { return };
+        let old = cell.swap(ptr::null_mut(), Ordering::AcqRel);
+        if !old.is_null() {
+            // SAFETY: the pointer came from `Arc::into_raw` in `insert`, the swap made us the only
+            // owner of that count, and the grace period is over: no reader has the pointer.
+            drop(unsafe { Arc::from_raw(old.cast_const()) });
+            free.returned.push(slot);
+        }
+    }
+}
+
+impl SegmentTable {
+    /// An empty table.
+    pub fn new(reclaim: Arc<Reclaim>) -> Self {
+        // Slot 0 is never used: a location is never all zeros.
+        let free = Mutex::new(FreeSlots { returned: Vec::new(), next: 1 });
+        let blocks = [const { AtomicPtr::new(ptr::null_mut()) }; BLOCKS];
+        Self { cells: Arc::new(Cells { blocks, free }), reclaim }
+    }
+
+    /// Takes a slot that no location names.
+    pub fn reserve(&self) -> u32 {
+        let mut free = self.cells.free();
+        free.returned.pop().unwrap_or_else(|| {
+            free.next += 1;
+            free.next - 1
+        })
+    }
+
+    /// Takes these slots, while the table is still empty.
+    pub fn reserve_exactly(&self, slots: &[u32]) {
+        let mut free = self.cells.free();
+        let taken: std::collections::HashSet<u32> = slots.iter().copied().collect();
+        free.next = slots.iter().copied().max().unwrap_or(0) + 1;
+        free.returned = (1..free.next).rev().filter(|slot| !taken.contains(slot)).collect();
+    }
+
+    /// Gives back a reserved slot that was never filled.
+    pub fn release(&self, slot: u32) {
+        self.cells.free().returned.push(slot);
+    }
+
+    /// Puts a segment into its (reserved) slot.
+    pub fn insert(&self, segment: Arc<Segment>) {
+        let (block, _) = place(segment.slot);
+        let slot = segment.slot;
+        let _owner = self.cells.free();
+        if self.cells.blocks[block].load(Ordering::Acquire).is_null() {
+            let slots: Box<[AtomicPtr<Segment>]> =
+                (0..block_len(block)).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
+            self.cells.blocks[block].store(Box::into_raw(slots).cast(), Ordering::Release);
+        }
+        let cell = self.cells.cell(slot).expect("the block was just made");
+        let old = cell.swap(Arc::into_raw(segment).cast_mut(), Ordering::AcqRel);
+        assert!(old.is_null(), "a slot is reserved before it is filled");
+    }
+
+    /// Lets a segment go after a grace period. The keydir names it no longer.
+    pub fn remove(&self, slot: u32) {
+        self.reclaim.retire(Box::new(Removed { slot, cells: Arc::clone(&self.cells) }));
+    }
+
+    /// The segment in `slot`, for as long as the guard lives.
+    #[inline]
+    pub fn get<'g>(&self, slot: u32, _guard: &'g Guard<'_>) -> Option<&'g Segment> {
+        let pointer = self.cells.cell(slot)?.load(Ordering::Acquire);
+        // SAFETY: a segment's count is given back only after every guard is gone that was there
+        // when it was removed (`Reclaim`), and this guard was there when the pointer was loaded.
+        unsafe { pointer.as_ref() }
+    }
+
+    /// The segment in `slot`, kept alive by a reference of its own.
+    pub fn share(&self, slot: u32, guard: &Guard<'_>) -> Option<Arc<Segment>> {
+        let segment: *const Segment = self.get(slot, guard)?;
+        // SAFETY: the pointer came from `Arc::into_raw`, and the table's own count can't be given
+        // back while the guard lives, so the count is at least one here.
+        unsafe {
+            Arc::increment_strong_count(segment);
+            Some(Arc::from_raw(segment))
+        }
+    }
+
+    /// All segments that a location may name now.
+    pub fn all(&self, guard: &Guard<'_>) -> Vec<Arc<Segment>> {
+        let top = self.cells.free().next;
+        (1..top).filter_map(|slot| self.share(slot, guard)).collect()
+    }
+}
+
+impl Drop for Cells {
+    fn drop(&mut self) {
+        for (block, start) in self.blocks.iter_mut().enumerate() {
+            let start = *start.get_mut();
+            if start.is_null() {
+                continue;
+            }
+            let slots = ptr::slice_from_raw_parts_mut(start, block_len(block));
+            // SAFETY: made by `Box::into_raw` of a slice of this length; nobody else is left.
+            let slots = unsafe { Box::from_raw(slots) };
+            for mut cell in slots {
+                let pointer = *cell.get_mut();
+                if !pointer.is_null() {
+                    // SAFETY: from `Arc::into_raw`; the table's own count.
+                    drop(unsafe { Arc::from_raw(pointer.cast_const()) });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_dense_and_distinct() {
+        let mut expected = (0, 0);
+        for slot in 0..10_000 {
+            assert_eq!(place(slot), expected);
+            expected.1 += 1;
+            if expected.1 == block_len(expected.0) {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+    }
+}

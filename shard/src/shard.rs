@@ -1,0 +1,184 @@
+//! A shard: one directory, one log, one keydir.
+//!
+//! The work lies in the paths: `write_path`, `read_path`, `seal`, `merge`, `recovery`, `snapshot`.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use caskade_codec::ids::{SegmentId, Seqno, ShardId};
+
+use crate::catalog::Catalog;
+use crate::context::Context;
+use crate::keydir::{Keydir, KeydirWriter};
+use crate::log_file::{Cut, LogFile, ShardSet};
+use crate::segment::Tail;
+use crate::segment_table::SegmentTable;
+
+/// One shard of an open store.
+///
+/// Lock order: `upkeep`, `writer`, `ahead`, the catalog's. Writers of several shards are locked in
+/// shard order.
+#[derive(Debug)]
+pub struct Shard {
+    // Constant after construction.
+    /// Its place in the store.
+    pub id: ShardId,
+    pub(crate) dir: PathBuf,
+    pub(crate) ctx: Arc<Context>,
+    // Shared with readers, which take no lock.
+    pub(crate) keydir: Arc<Keydir>,
+    pub(crate) segments: SegmentTable,
+    /// Everything up to this sequence number is durable.
+    durable: AtomicU64,
+    /// Length of all segment files but the active one.
+    total_bytes: AtomicU64,
+    /// Counters for statistics.
+    pub counters: Counters,
+    // Each guarded by its own lock.
+    /// Held by what seals, merges, snapshots or checkpoints: one of them at a time.
+    pub(crate) upkeep: Mutex<()>,
+    writer: Mutex<Writer>,
+    pub(crate) ahead: Mutex<Ahead>,
+    pub(crate) catalog: Catalog,
+}
+
+/// Counts since the store was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Segments sealed.
+    pub sealed: AtomicU64,
+    /// Merges finished.
+    pub merges: AtomicU64,
+    /// Bytes that merges wrote.
+    pub merged_bytes: AtomicU64,
+    /// Bytes of files that merges removed.
+    pub freed_bytes: AtomicU64,
+}
+
+/// What the writer lock guards.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) keydir: KeydirWriter,
+    pub(crate) log: Log,
+}
+
+/// The growing end of the log.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) next_seqno: Seqno,
+    pub(crate) active: Option<Active>,
+    /// Full segments that wait to be sealed, oldest first.
+    pub(crate) ended: VecDeque<Ended>,
+    /// Shards with parts of batches that may not be durable yet.
+    pub(crate) entangled: ShardSet,
+    /// No more writes are taken.
+    pub(crate) is_closed: bool,
+}
+
+/// The segment that takes records.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) tail: Tail,
+    pub(crate) file: Arc<LogFile>,
+}
+
+/// A segment that takes no more records.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    pub(crate) file: Arc<LogFile>,
+    pub(crate) end: u64,
+    pub(crate) last: Seqno,
+}
+
+/// What is ready for the next rotation.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    /// Ids that the manifest lists and that no file has yet, in the order of their use.
+    pub(crate) ids: VecDeque<(SegmentId, u32)>,
+    pub(crate) ready: Option<Active>,
+}
+
+/// What recovery hands to a shard.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) id: ShardId,
+    pub(crate) dir: PathBuf,
+    pub(crate) keydir: KeydirWriter,
+    pub(crate) segments: SegmentTable,
+    pub(crate) catalog: Catalog,
+    pub(crate) ended: VecDeque<Ended>,
+    pub(crate) unused: VecDeque<(SegmentId, u32)>,
+    pub(crate) next_seqno: Seqno,
+    pub(crate) durable: Seqno,
+}
+
+impl Shard {
+    pub(crate) fn new(ctx: Arc<Context>, recovered: Recovered) -> Self {
+        let Recovered { id, dir, keydir, segments, catalog, ended, unused, next_seqno, durable } =
+            recovered;
+        let shared = Arc::clone(keydir.shared());
+        let entangled = ShardSet::default();
+        let log = Log { next_seqno, active: None, ended, entangled, is_closed: false };
+        Self {
+            id,
+            dir,
+            ctx,
+            keydir: shared,
+            segments,
+            durable: durable.0.into(),
+            counters: Counters::default(),
+            upkeep: Mutex::new(()),
+            writer: Mutex::new(Writer { keydir, log }),
+            ahead: Mutex::new(Ahead { ids: unused, ready: None }),
+            catalog,
+        }
+    }
+
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn upkeep(&self) -> MutexGuard<'_, ()> {
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything up to this sequence number is durable.
+    pub fn durable(&self) -> Seqno {
+        Seqno(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Notes that the log is durable up to `seqno`.
+    pub(crate) fn raise_durable(&self, seqno: Seqno) {
+        self.durable.fetch_max(seqno.0, Ordering::AcqRel);
+    }
+
+    /// Number of keys, expired ones that were not removed yet included.
+    pub fn len(&self) -> u64 {
+        self.keydir.len()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Writer {
+    /// Where the log ends now. The caller may sync up to there without the lock.
+    pub(crate) fn cut(&self, shard: ShardId) -> Cut {
+        let log = &self.log;
+        let mut files: Vec<_> =
+            log.ended.iter().map(|ended| (Arc::clone(&ended.file), ended.end)).collect();
+        if let Some(active) = &log.active {
+            files.push((Arc::clone(&active.file), active.tail.position()));
+        }
+        let seqno = Seqno(log.next_seqno.0 - 1);
+        Cut { shard, seqno, files, entangled: log.entangled }
+    }
+}

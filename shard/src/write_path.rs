@@ -1,0 +1,422 @@
+//! Appending records and publishing them, under the shard's writer lock.
+//!
+//! A record is complete in its segment before the keydir names it; an append that fails publishes
+//! nothing. Sequence numbers in the log are dense, so an append that fails uses none up.
+
+use std::sync::{Arc, MutexGuard};
+
+use caskade_codec::hash::keydir_bits;
+use caskade_codec::ids::{Seqno, ShardId};
+use caskade_codec::record::{self, BatchPart, Draft, Flags, Kind, Marker};
+use caskade_codec::segment::{self, Role, SEGMENT_LEN_MAX};
+
+use crate::catalog::list_ahead;
+use crate::context::Event;
+use crate::error::{At, Error, Result};
+use crate::location::Location;
+use crate::log_file::{Cut, LogFile, ShardSet};
+use crate::read_path::{Found, Probe};
+use crate::segment::{Sizes, Tail};
+use crate::shard::{Active, Ahead, Ended, Log, Shard, Writer};
+
+/// A change to one key.
+#[derive(Debug, Clone, Copy)]
+pub struct Op<'a> {
+    /// The key's hash.
+    pub hash: u64,
+    /// The key.
+    pub key: &'a [u8],
+    /// What becomes of it.
+    pub change: Change<'a>,
+}
+
+/// What becomes of a key.
+#[derive(Debug, Clone, Copy)]
+pub enum Change<'a> {
+    /// It gets a value.
+    Put {
+        /// The bytes to store.
+        value: &'a [u8],
+        /// How they are compressed.
+        flags: Flags,
+        /// When they expire, in milliseconds since 1970.
+        expiry: Option<u64>,
+    },
+    /// It goes.
+    Delete,
+}
+
+impl<'a> Op<'a> {
+    fn draft(&self, seqno: Seqno, in_batch: bool) -> Draft<'a> {
+        let batch = if in_batch { Flags::IN_BATCH } else { Flags::NONE };
+        let (kind, flags, expiry, value) = match self.change {
+            Change::Put { value, flags, expiry } => (Kind::Put, flags | batch, expiry, value),
+            Change::Delete => (Kind::Tombstone, batch, None, &[][..]),
+        };
+        Draft { kind, flags, seqno, expiry, key: self.key, value }
+    }
+
+    fn is_delete(&self) -> bool {
+        matches!(self.change, Change::Delete)
+    }
+}
+
+/// The record that a key had before a change.
+#[derive(Debug)]
+pub enum Old<'g> {
+    /// None.
+    Absent,
+    /// This one; its checksum is not verified yet, and it may be expired.
+    Record(Found<'g>),
+    /// One that cannot be read.
+    Damaged(Error),
+}
+
+/// The shard's writer lock, held.
+#[derive(Debug)]
+pub struct Locked<'s> {
+    shard: &'s Shard,
+    writer: MutexGuard<'s, Writer>,
+}
+
+/// A batch part that is in the log but not yet in the keydir.
+#[derive(Debug)]
+pub struct Staged {
+    position: u64,
+    next_seqno: Seqno,
+    records: Vec<Location>,
+    lengths: Vec<u64>,
+}
+
+/// What all parts of a batch carry.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchName {
+    /// The lowest shard that takes part.
+    pub coordinator: ShardId,
+    /// The sequence number of the coordinator's batch header.
+    pub seqno: Seqno,
+    /// How many shards take part.
+    pub parts: u16,
+}
+
+impl Shard {
+    /// Takes the writer lock, unless the store takes no more writes.
+    pub fn lock(&self) -> Result<Locked<'_>> {
+        let writer = self.writer();
+        self.ctx.poison.check()?;
+        if writer.log.is_closed {
+            return Err(Error::Closed);
+        }
+        Ok(Locked { shard: self, writer })
+    }
+
+    /// Where the log ends now.
+    pub fn cut(&self) -> Cut {
+        self.writer().cut(self.id)
+    }
+
+    /// Takes no more writes, and answers where the log ended.
+    pub fn close_log(&self) {
+        self.writer().log.is_closed = true;
+    }
+}
+
+impl Locked<'_> {
+    /// The sequence number that the next record gets.
+    pub fn next_seqno(&self) -> Seqno {
+        self.writer.log.next_seqno
+    }
+
+    /// Where the log ends now.
+    pub fn cut(&self) -> Cut {
+        self.writer.cut(self.shard.id)
+    }
+
+    /// Applies `op` if `decide`, which sees the key's old record, says so. Answers the new
+    /// record's sequence number.
+    #[inline]
+    pub fn apply(
+        &mut self,
+        op: &Op<'_>,
+        decide: impl FnOnce(&Old<'_>) -> Result<bool>,
+    ) -> Result<Option<Seqno>> {
+        let shard = self.shard;
+        let Writer { keydir, log } = &mut *self.writer;
+        let guard = shard.ctx.reclaim.enter();
+        let mut old = Old::Absent;
+        let entry = keydir.entry(keydir_bits(op.hash), |location| {
+            match shard.probe(&guard, location, op.key) {
+                Probe::Match(found) => old = Old::Record(found),
+                Probe::Other => return false,
+                // Its hash bits are the key's: the change takes its place.
+                Probe::Damaged(error) => old = Old::Damaged(error),
+            }
+            true
+        });
+        if !decide(&old)? {
+            return Ok(None);
+        }
+        let seqno = log.next_seqno;
+        let draft = op.draft(seqno, false);
+        let len = draft.frame_len();
+        // The rest of the last headroom is for deletes, which a full disk must still take.
+        log.make_room(shard, len as u64, !op.is_delete())?;
+        let active = log.active.as_mut().expect("room was made in it");
+        let salt = active.tail.segment().salt;
+        let offset = active
+            .tail
+            .write(len, |offset, out| draft.encode(record::seed(salt, offset), out))?;
+        log.next_seqno = seqno.next();
+
+        if let (Some(location), Some(segment)) = (
+            entry.current(),
+            entry.current().and_then(|location| shard.segments.get(location.slot(), &guard)),
+        ) {
+            let dead = match &old {
+                Old::Record(found) => found.frame.bytes.len() as u64,
+                _ => location.cache_lines() as u64 * 64,
+            };
+            segment.usage.remove(dead);
+        }
+        if op.is_delete() {
+            entry.remove();
+        } else {
+            let segment = active.tail.segment();
+            segment.usage.add(len as u64);
+            entry.set(Location::new(segment.slot, offset, len));
+        }
+        Ok(Some(seqno))
+    }
+
+    /// Puts this shard's part of a batch into the log. Nobody sees it until it is published.
+    pub fn stage(&mut self, ops: &[Op<'_>], name: BatchName) -> Result<Staged> {
+        let log = &mut self.writer.log;
+        let first = log.next_seqno;
+        let drafts: Vec<_> = (1..)
+            .zip(ops)
+            .map(|(index, op)| op.draft(Seqno(first.0 + index), true))
+            .collect();
+        let lengths: Vec<u64> = drafts.iter().map(|draft| draft.frame_len() as u64).collect();
+        let bytes: u64 = lengths.iter().sum();
+        let part = BatchPart {
+            coordinator: name.coordinator,
+            parts: name.parts,
+            ops: ops.len() as u32,
+            coordinator_seqno: name.seqno,
+            bytes,
+        };
+        let payload = part.encode();
+        let head = plain(Kind::Batch, first, &payload);
+        let total = head.frame_len() as u64 + bytes;
+        log.make_room(self.shard, total, true)?;
+
+        let active = log.active.as_mut().expect("room was made in it");
+        let (slot, salt) = (active.tail.segment().slot, active.tail.segment().salt);
+        let position = active.tail.position();
+        let mut records = Vec::with_capacity(ops.len());
+        active.tail.write(total as usize, |offset, out| {
+            let mut at = 0;
+            for draft in std::iter::once(&head).chain(&drafts) {
+                let (place, len) = (offset + at as u64, draft.frame_len());
+                draft.encode(record::seed(salt, place), &mut out[at..at + len]);
+                records.push(Location::new(slot, place, len));
+                at += len;
+            }
+        })?;
+        records.remove(0);
+        log.next_seqno = Seqno(first.0 + 1 + ops.len() as u64);
+        Ok(Staged { position, next_seqno: first, records, lengths })
+    }
+
+    /// Shows a staged part to readers. Answers the sequence number of its last record.
+    pub fn publish(&mut self, ops: &[Op<'_>], staged: Staged, participants: ShardSet) -> Seqno {
+        let shard = self.shard;
+        let Writer { keydir, log } = &mut *self.writer;
+        let guard = shard.ctx.reclaim.enter();
+        let active = log.active.as_ref().expect("the part was staged in it");
+        for ((op, location), len) in ops.iter().zip(staged.records).zip(staged.lengths) {
+            let mut dead = None;
+            let entry = keydir.entry(keydir_bits(op.hash), |location| {
+                match shard.probe(&guard, location, op.key) {
+                    Probe::Match(found) => {
+                        dead = Some((found.segment, found.frame.bytes.len() as u64));
+                    }
+                    Probe::Other => return false,
+                    Probe::Damaged(_) => {
+                        let segment = shard.segments.get(location.slot(), &guard);
+                        dead = segment.map(|segment| (segment, location.cache_lines() as u64 * 64));
+                    }
+                }
+                true
+            });
+            if let Some((segment, bytes)) = dead {
+                segment.usage.remove(bytes);
+            }
+            if op.is_delete() {
+                entry.remove();
+            } else {
+                active.tail.segment().usage.add(len);
+                entry.set(location);
+            }
+        }
+        log.entangled = log.entangled.union(participants);
+        Seqno(log.next_seqno.0 - 1)
+    }
+
+    /// Takes a staged part back, because another shard could not take its own.
+    pub fn unstage(&mut self, staged: &Staged) -> Result<()> {
+        let log = &mut self.writer.log;
+        let active = log.active.as_mut().expect("the part was staged in it");
+        active.tail.rewind(staged.position).map_err(|error| self.shard.ctx.poison.latch(error))?;
+        log.next_seqno = staged.next_seqno;
+        Ok(())
+    }
+
+    /// Records in the log itself up to where it is durable, as evidence for recovery.
+    pub fn append_marker(&mut self, durable: Seqno) -> Result<()> {
+        let log = &mut self.writer.log;
+        let payload = Marker { durable }.encode();
+        let draft = plain(Kind::Marker, log.next_seqno, &payload);
+        let len = draft.frame_len();
+        log.make_room(self.shard, len as u64, false)?;
+        let tail = &mut log.active.as_mut().expect("room was made in it").tail;
+        let salt = tail.segment().salt;
+        tail.write(len, |offset, out| draft.encode(record::seed(salt, offset), out))?;
+        log.next_seqno = log.next_seqno.next();
+        Ok(())
+    }
+
+    /// Ends the active segment; the next write begins another.
+    pub fn end_active(&mut self) {
+        self.writer.log.end_active();
+    }
+
+    /// Forgets with whom this shard shares batches, after all of them became durable.
+    pub fn disentangle(&mut self, cut: &Cut) {
+        // Batches after the cut may have added shards; only an unchanged set is known to be done.
+        if self.writer.log.entangled == cut.entangled && self.next_seqno().0 == cut.seqno.0 + 1 {
+            self.writer.log.entangled = ShardSet::default();
+        }
+    }
+}
+
+/// A record without key and expiry.
+fn plain(kind: Kind, seqno: Seqno, value: &[u8]) -> Draft<'_> {
+    Draft { kind, flags: Flags::NONE, seqno, expiry: None, key: &[], value }
+}
+
+impl Log {
+    /// Makes sure that the active segment takes `len` more bytes, rotating if it must.
+    #[inline]
+    fn make_room(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
+        match &mut self.active {
+            Some(active) if active.tail.is_ready(len, spare) => Ok(()),
+            Some(active) if active.tail.fits(len, spare) => active.tail.make_ready(len, spare),
+            _ => self.rotate(shard, len, spare),
+        }
+    }
+
+    #[cold]
+    fn rotate(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
+        let mut next = shard.take_ahead(len, spare)?;
+        next.tail.make_ready(len, spare)?;
+        self.end_active();
+        shard.segments.insert(Arc::clone(next.tail.segment()));
+        self.active = Some(next);
+        shard.ctx.announce(Event::Rotation(shard.id));
+        Ok(())
+    }
+
+    pub(crate) fn end_active(&mut self) {
+        if let Some(Active { tail, file }) = self.active.take() {
+            let last = Seqno(self.next_seqno.0 - 1);
+            self.ended.push_back(Ended { file, end: tail.position(), last });
+        }
+    }
+}
+
+impl Shard {
+    /// The next segment: the one made ready, or a new one.
+    fn take_ahead(&self, len: u64, spare: bool) -> Result<Active> {
+        let mut ahead = self.ahead();
+        if let Some(active) = ahead.ready.take() {
+            if active.tail.fits(len, spare) {
+                return Ok(active);
+            }
+            self.discard(active);
+        }
+        self.create_log_segment(&mut ahead, len)
+    }
+
+    /// Makes the next segment ready, if it is not.
+    pub fn prepare_ahead(&self) -> Result<()> {
+        self.ctx.poison.check()?;
+        let mut ahead = self.ahead();
+        if ahead.ready.is_none() {
+            let active = self.create_log_segment(&mut ahead, 0)?;
+            active.tail.segment().map().populate_write(0, active.tail.allocated());
+            ahead.ready = Some(active);
+        }
+        Ok(())
+    }
+
+    /// Removes the segment that was made ready and not used.
+    pub(crate) fn discard_ahead(&self) {
+        if let Some(active) = self.ahead().ready.take() {
+            self.discard(active);
+        }
+    }
+
+    fn discard(&self, active: Active) {
+        let segment = active.tail.segment();
+        self.segments.release(segment.slot);
+        // Should this fail, the next open removes the file.
+        let _ = self.ctx.storage.remove(&segment.path);
+    }
+
+    fn create_log_segment(&self, ahead: &mut Ahead, len: u64) -> Result<Active> {
+        if ahead.ids.is_empty() {
+            let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))??;
+            ahead.ids.extend(listed);
+        }
+        let &(id, salt) = ahead.ids.front().expect("some were just listed");
+        let sizes = self.sizes(len)?;
+        let path = self.dir.join(caskade_codec::names::segment(id));
+        let file = self.ctx.storage.create(&path).at("create", &path)?;
+        let header = segment::Header {
+            uuid: self.ctx.uuid,
+            shard: self.id,
+            id,
+            role: Role::Log,
+            salt,
+        };
+        let slot = self.segments.reserve();
+        match Tail::create(file, &header, slot, path.clone(), sizes) {
+            Ok(tail) => {
+                ahead.ids.pop_front();
+                let file = Arc::clone(tail.file());
+                let file = Arc::new(LogFile::new(Arc::clone(tail.segment()), file, false));
+                Ok(Active { tail, file })
+            }
+            Err(error) => {
+                self.segments.release(slot);
+                let _ = self.ctx.storage.remove(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sizes for a segment that must take a record of `len` bytes: in step with the shard's.
+    fn sizes(&self, len: u64) -> Result<Sizes> {
+        let config = &self.ctx.config;
+        let wanted = (self.total_bytes() / 4).next_power_of_two();
+        let ordinary = wanted.clamp(config.segment_bytes_min, config.segment_bytes_max);
+        let headroom = (ordinary / 64).min(16 << 10);
+        let capacity = ordinary.max(segment::HEADER_LEN as u64 + len + headroom);
+        if capacity > SEGMENT_LEN_MAX {
+            return Err(Error::BatchTooLarge { bytes: len, limit: SEGMENT_LEN_MAX - (1 << 20) });
+        }
+        let chunk = (capacity / 16).next_multiple_of(4096).clamp(64 << 10, 4 << 20).min(capacity);
+        Ok(Sizes { capacity, chunk, headroom })
+    }
+}
