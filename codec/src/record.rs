@@ -1,0 +1,648 @@
+//! The record frame: what a segment consists of after its header.
+//!
+//! Invariants of a valid frame:
+//! - it begins at a multiple of 8 and its length is one;
+//! - its checksum covers everything but the checksum itself and the padding, and starts from a seed
+//!   made of the segment's salt and the frame's own offset, so it validates nowhere else;
+//! - its padding is zero, so that no byte of a frame can change unnoticed;
+//! - zero is no kind, so preallocated space never reads as a frame.
+
+use crate::bytes;
+use crate::checksum;
+use crate::ids::{Seqno, ShardId};
+use std::ops::{BitOr, Range};
+
+const CRC_AT: usize = 0;
+const TAG_AT: usize = CRC_AT + 4;
+const VALUE_LEN_AT: usize = TAG_AT + 4;
+const SEQNO_AT: usize = VALUE_LEN_AT + 4;
+/// Length of a frame's header without the expiry.
+pub const HEADER_LEN: usize = SEQNO_AT + 8;
+const EXPIRY_AT: usize = HEADER_LEN;
+const EXPIRY_LEN: usize = 8;
+const _: () = assert!(HEADER_LEN == 20);
+
+const KIND_MASK: u32 = 0b111;
+const FLAGS_SHIFT: u32 = 3;
+const FLAGS_MASK: u32 = 0b1_1111;
+const KEY_LEN_SHIFT: u32 = 8;
+
+/// Frames begin at multiples of this.
+pub const ALIGNMENT: usize = 8;
+/// Length of the shortest frame, one without key and value.
+pub const FRAME_LEN_MIN: usize = HEADER_LEN.next_multiple_of(ALIGNMENT);
+/// The longest key.
+pub const KEY_LEN_MAX: usize = 65_536;
+/// The longest value. Every padded frame's length fits in 32 bits.
+pub const VALUE_LEN_MAX: usize = (u32::MAX as usize - KEY_LEN_MAX - 64) / ALIGNMENT * ALIGNMENT;
+const _: () = assert!(frame_len(true, KEY_LEN_MAX, VALUE_LEN_MAX) <= u32::MAX as usize);
+const _: () = assert!(KEY_LEN_MAX < 1 << (u32::BITS - KEY_LEN_SHIFT));
+
+const fn unpadded_len(has_expiry: bool, key_len: usize, value_len: usize) -> usize {
+    HEADER_LEN + if has_expiry { EXPIRY_LEN } else { 0 } + key_len + value_len
+}
+
+/// Length of a frame on disk, padding included.
+#[inline]
+#[must_use]
+pub const fn frame_len(has_expiry: bool, key_len: usize, value_len: usize) -> usize {
+    unpadded_len(has_expiry, key_len, value_len).next_multiple_of(ALIGNMENT)
+}
+
+/// What a frame's checksum starts from: a frame validates only in the segment with this salt, at
+/// this offset of its file.
+#[inline]
+#[must_use]
+pub const fn seed(salt: u32, offset: u64) -> u32 {
+    salt ^ (offset >> 3) as u32
+}
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// A key and its value.
+    Put = 1,
+    /// The key is gone.
+    Tombstone = 2,
+    /// The head of one shard's part of a batch; its operations follow directly.
+    Batch = 3,
+    /// States how far the log was known to be durable.
+    Marker = 4,
+}
+
+impl Kind {
+    #[inline]
+    const fn decode(bits: u32) -> Option<Self> {
+        match bits {
+            1 => Some(Self::Put),
+            2 => Some(Self::Tombstone),
+            3 => Some(Self::Batch),
+            4 => Some(Self::Marker),
+            _ => None,
+        }
+    }
+
+    /// Whether frames of this kind hold a key: puts and tombstones do.
+    #[inline]
+    #[must_use]
+    pub const fn has_key(self) -> bool {
+        matches!(self, Self::Put | Self::Tombstone)
+    }
+}
+
+/// Properties of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// None set.
+    pub const NONE: Self = Self(0);
+    /// An expiry time follows the header. Derived when encoding.
+    pub const EXPIRY: Self = Self(1);
+    /// The frame is an operation of the batch whose head came before.
+    pub const IN_BATCH: Self = Self(2);
+    /// The value is compressed with LZ4.
+    pub const LZ4: Self = Self(4);
+    /// The value is compressed with Zstandard.
+    pub const ZSTD: Self = Self(8);
+
+    const KNOWN: u8 = Self::EXPIRY.0 | Self::IN_BATCH.0 | Self::LZ4.0 | Self::ZSTD.0;
+    const COMPRESSED: u8 = Self::LZ4.0 | Self::ZSTD.0;
+
+    /// The bits as they stand in the tag.
+    #[inline]
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Whether every flag of `other` is set.
+    #[inline]
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Without the flags of `other`.
+    #[inline]
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Known flags only, and at most one compression.
+    #[inline]
+    const fn are_valid(self) -> bool {
+        self.0 & !Self::KNOWN == 0 && self.0 & Self::COMPRESSED != Self::COMPRESSED
+    }
+
+    /// The flags that frames of `kind` may carry.
+    #[inline]
+    const fn fit(self, kind: Kind) -> bool {
+        let allowed = match kind {
+            Kind::Put => Self::KNOWN,
+            Kind::Tombstone => Self::IN_BATCH.0,
+            Kind::Batch | Kind::Marker => 0,
+        };
+        self.0 & !allowed == 0
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Why 20 bytes are not a frame's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderFault {
+    /// All 20 bytes are zero: nothing was written here.
+    #[error("the header is empty")]
+    Empty,
+    /// Not one of the four kinds.
+    #[error("unknown kind")]
+    Kind,
+    /// An unknown flag, or two compressions at once.
+    #[error("impossible flags")]
+    Flags,
+    /// The key is longer than the limit.
+    #[error("key length beyond the limit")]
+    KeyLength,
+    /// The value is longer than the limit.
+    #[error("value length beyond the limit")]
+    ValueLength,
+    /// Lengths or flags that this kind never has, or sequence number 0.
+    #[error("fields that do not fit the kind")]
+    Shape,
+}
+
+/// A decoded header. Its checksum has not been compared yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// The stored checksum.
+    pub crc: u32,
+    /// What the frame is.
+    pub kind: Kind,
+    /// Its properties.
+    pub flags: Flags,
+    /// Length of the key.
+    pub key_len: u32,
+    /// Length of the value, as stored.
+    pub value_len: u32,
+    /// The frame's sequence number.
+    pub seqno: Seqno,
+}
+
+impl Header {
+    /// Decodes a header and checks every rule that needs no other bytes.
+    #[inline]
+    pub fn decode(b: &[u8; HEADER_LEN]) -> Result<Self, HeaderFault> {
+        let tag = bytes::get_u32(b, TAG_AT);
+        let Some(kind) = Kind::decode(tag & KIND_MASK) else {
+            return Err(if bytes::all_zero(b) { HeaderFault::Empty } else { HeaderFault::Kind });
+        };
+        let flags = Flags((tag >> FLAGS_SHIFT & FLAGS_MASK) as u8);
+        let header = Self {
+            crc: bytes::get_u32(b, CRC_AT),
+            kind,
+            flags,
+            key_len: tag >> KEY_LEN_SHIFT,
+            value_len: bytes::get_u32(b, VALUE_LEN_AT),
+            seqno: Seqno(bytes::get_u64(b, SEQNO_AT)),
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    #[inline]
+    fn check(&self) -> Result<(), HeaderFault> {
+        if !self.flags.are_valid() {
+            return Err(HeaderFault::Flags);
+        }
+        if self.key_len as usize > KEY_LEN_MAX {
+            return Err(HeaderFault::KeyLength);
+        }
+        if self.value_len as usize > VALUE_LEN_MAX {
+            return Err(HeaderFault::ValueLength);
+        }
+        let lengths_fit = match self.kind {
+            Kind::Put => true,
+            Kind::Tombstone => self.value_len == 0,
+            Kind::Batch => self.key_len == 0 && self.value_len as usize == BatchPart::LEN,
+            Kind::Marker => self.key_len == 0 && self.value_len as usize == Marker::LEN,
+        };
+        if lengths_fit && self.flags.fit(self.kind) && self.seqno != Seqno::NONE {
+            Ok(())
+        } else {
+            Err(HeaderFault::Shape)
+        }
+    }
+
+    /// Whether an expiry follows the header.
+    #[inline]
+    #[must_use]
+    pub const fn has_expiry(&self) -> bool {
+        self.flags.contains(Flags::EXPIRY)
+    }
+
+    /// Length of the frame on disk, padding included.
+    #[inline]
+    #[must_use]
+    pub const fn frame_len(&self) -> usize {
+        self.unpadded_len().next_multiple_of(ALIGNMENT)
+    }
+
+    /// Length of the frame without its padding.
+    #[inline]
+    #[must_use]
+    pub const fn unpadded_len(&self) -> usize {
+        unpadded_len(self.has_expiry(), self.key_len as usize, self.value_len as usize)
+    }
+
+    /// Where the key lies in the frame.
+    #[inline]
+    #[must_use]
+    pub const fn key_range(&self) -> Range<usize> {
+        let start = unpadded_len(self.has_expiry(), 0, 0);
+        start..start + self.key_len as usize
+    }
+
+    /// Where the value lies in the frame.
+    #[inline]
+    #[must_use]
+    pub const fn value_range(&self) -> Range<usize> {
+        let start = self.key_range().end;
+        start..start + self.value_len as usize
+    }
+}
+
+/// A frame to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct Draft<'a> {
+    /// What the frame is.
+    pub kind: Kind,
+    /// In a batch, compressed; [`Flags::EXPIRY`] follows from `expiry`.
+    pub flags: Flags,
+    /// The frame's sequence number.
+    pub seqno: Seqno,
+    /// Unix time in milliseconds.
+    pub expiry: Option<u64>,
+    /// The key; empty for batch heads and markers.
+    pub key: &'a [u8],
+    /// The value, or the encoded [`BatchPart`] or [`Marker`].
+    pub value: &'a [u8],
+}
+
+impl Draft<'_> {
+    /// Length of the frame on disk, padding included.
+    #[inline]
+    #[must_use]
+    pub fn frame_len(&self) -> usize {
+        frame_len(self.expiry.is_some(), self.key.len(), self.value.len())
+    }
+
+    /// Writes every byte of `out` and answers the frame's checksum.
+    ///
+    /// # Panics
+    /// If `out` is not [`Self::frame_len`] long, or the draft breaks a rule of its kind: limits are
+    /// checked before a draft is made.
+    #[inline]
+    pub fn encode(&self, seed: u32, out: &mut [u8]) -> u32 {
+        let flags = match self.expiry {
+            Some(_) => self.flags | Flags::EXPIRY,
+            None => self.flags.without(Flags::EXPIRY),
+        };
+        assert!(
+            self.key.len() <= KEY_LEN_MAX && self.value.len() <= VALUE_LEN_MAX,
+            "lengths are checked against the limits before a frame is drafted"
+        );
+        let mut header = Header {
+            crc: 0,
+            kind: self.kind,
+            flags,
+            key_len: self.key.len() as u32,
+            value_len: self.value.len() as u32,
+            seqno: self.seqno,
+        };
+        header.check().expect("a draft keeps the rules of its kind");
+        assert_eq!(out.len(), header.frame_len(), "a frame is encoded into exactly its length");
+
+        let tag = self.kind as u32
+            | u32::from(flags.bits()) << FLAGS_SHIFT
+            | header.key_len << KEY_LEN_SHIFT;
+        bytes::put_u32(out, TAG_AT, tag);
+        bytes::put_u32(out, VALUE_LEN_AT, header.value_len);
+        bytes::put_u64(out, SEQNO_AT, header.seqno.0);
+        if let Some(expiry) = self.expiry {
+            bytes::put_u64(out, EXPIRY_AT, expiry);
+        }
+        out[header.key_range()].copy_from_slice(self.key);
+        out[header.value_range()].copy_from_slice(self.value);
+        let end = header.unpadded_len();
+        out[end..].fill(0);
+        header.crc = checksum::extend(seed, &out[TAG_AT..end]);
+        bytes::put_u32(out, CRC_AT, header.crc);
+        header.crc
+    }
+}
+
+/// A frame that validated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What the frame is.
+    pub kind: Kind,
+    /// Its properties.
+    pub flags: Flags,
+    /// The frame's sequence number.
+    pub seqno: Seqno,
+    /// Unix time in milliseconds.
+    pub expiry: Option<u64>,
+    /// The key; empty for batch heads and markers.
+    pub key: &'a [u8],
+    /// The value as stored, or an encoded [`BatchPart`] or [`Marker`].
+    pub value: &'a [u8],
+    /// Length of the frame on disk, padding included.
+    pub frame_len: usize,
+    /// The frame's checksum, which the segment's digest is made of.
+    pub crc: u32,
+}
+
+/// Why bytes are not a valid frame, although a whole one would fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The header makes no sense.
+    #[error(transparent)]
+    Header(#[from] HeaderFault),
+    /// The checksum is another frame's, or bytes changed.
+    #[error("checksum mismatch")]
+    Checksum,
+    /// The padding is not zero.
+    #[error("padding is not zero")]
+    Padding,
+}
+
+/// What stands at a place where a frame may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A valid frame.
+    Record(Record<'a>),
+    /// Nothing was written here: a header of zeros, or too few bytes for one, all zero.
+    End,
+    /// The frame runs past the input.
+    Torn,
+    /// A frame that is none.
+    Corrupt(Reason),
+}
+
+/// Decodes the frame at the start of `bytes`, which reach to the end of what is readable.
+#[inline]
+#[must_use]
+pub fn decode(bytes: &[u8], seed: u32) -> Frame<'_> {
+    let Some(head) = bytes.first_chunk::<HEADER_LEN>() else {
+        return if bytes::all_zero(bytes) { Frame::End } else { Frame::Torn };
+    };
+    let header = match Header::decode(head) {
+        Ok(header) => header,
+        Err(HeaderFault::Empty) => return Frame::End,
+        Err(fault) => return Frame::Corrupt(Reason::Header(fault)),
+    };
+    let Some(frame) = bytes.get(..header.frame_len()) else {
+        return Frame::Torn;
+    };
+    if let Err(reason) = check_frame(frame, &header, seed) {
+        return Frame::Corrupt(reason);
+    }
+    Frame::Record(Record {
+        kind: header.kind,
+        flags: header.flags,
+        seqno: header.seqno,
+        expiry: header.has_expiry().then(|| bytes::get_u64(frame, EXPIRY_AT)),
+        key: &frame[header.key_range()],
+        value: &frame[header.value_range()],
+        frame_len: frame.len(),
+        crc: header.crc,
+    })
+}
+
+/// Whether a frame of exactly `header.frame_len()` bytes, whose header was decoded from them, holds
+/// what was written.
+#[inline]
+#[must_use]
+pub fn frame_is_intact(frame: &[u8], header: &Header, seed: u32) -> bool {
+    frame.len() == header.frame_len() && check_frame(frame, header, seed).is_ok()
+}
+
+/// Compares checksum and padding. `frame` is `header.frame_len()` long.
+#[inline]
+fn check_frame(frame: &[u8], header: &Header, seed: u32) -> Result<(), Reason> {
+    let (covered, padding) = frame.split_at(header.unpadded_len());
+    if checksum::extend(seed, &covered[TAG_AT..]) != header.crc {
+        return Err(Reason::Checksum);
+    }
+    if !bytes::all_zero(padding) {
+        return Err(Reason::Padding);
+    }
+    Ok(())
+}
+
+/// Where the checksummed bytes of a frame begin.
+pub(crate) const CHECKED_FROM: usize = TAG_AT;
+/// The byte of a frame whose low bits hold the kind.
+pub(crate) const KIND_AT: usize = TAG_AT;
+
+/// Whether the low bits of the byte at [`KIND_AT`] name a kind.
+#[inline]
+pub(crate) const fn names_a_kind(byte: u8) -> bool {
+    (byte & KIND_MASK as u8).wrapping_sub(1) < Kind::Marker as u8
+}
+
+const COORDINATOR_AT: usize = 0;
+const PARTS_AT: usize = COORDINATOR_AT + 2;
+const OPS_AT: usize = PARTS_AT + 2;
+const COORDINATOR_SEQNO_AT: usize = OPS_AT + 4;
+const BYTES_AT: usize = COORDINATOR_SEQNO_AT + 8;
+const _: () = assert!(BYTES_AT + 8 == BatchPart::LEN);
+
+/// The value of a [`Kind::Batch`] frame: one shard's part of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchPart {
+    /// The lowest participating shard. Together with its seqno it names the batch.
+    pub coordinator: ShardId,
+    /// How many shards take part.
+    pub parts: u16,
+    /// Operations in this part.
+    pub ops: u32,
+    /// The seqno of the coordinator's batch head.
+    pub coordinator_seqno: Seqno,
+    /// Length of the operations' frames, which follow directly.
+    pub bytes: u64,
+}
+
+impl BatchPart {
+    /// Length of the encoding.
+    pub const LEN: usize = 24;
+
+    /// The frame's value.
+    #[inline]
+    #[must_use]
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        bytes::put_u16(&mut out, COORDINATOR_AT, self.coordinator.0);
+        bytes::put_u16(&mut out, PARTS_AT, self.parts);
+        bytes::put_u32(&mut out, OPS_AT, self.ops);
+        bytes::put_u64(&mut out, COORDINATOR_SEQNO_AT, self.coordinator_seqno.0);
+        bytes::put_u64(&mut out, BYTES_AT, self.bytes);
+        out
+    }
+
+    /// Decodes a frame's value. A batch has at least one part, and its name is a real seqno.
+    #[must_use]
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        let b: &[u8; Self::LEN] = value.try_into().ok()?;
+        let part = Self {
+            coordinator: ShardId(bytes::get_u16(b, COORDINATOR_AT)),
+            parts: bytes::get_u16(b, PARTS_AT),
+            ops: bytes::get_u32(b, OPS_AT),
+            coordinator_seqno: Seqno(bytes::get_u64(b, COORDINATOR_SEQNO_AT)),
+            bytes: bytes::get_u64(b, BYTES_AT),
+        };
+        (part.parts > 0 && part.coordinator_seqno != Seqno::NONE).then_some(part)
+    }
+}
+
+/// The value of a [`Kind::Marker`] frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marker {
+    /// Every frame of this shard up to here was known durable when the marker was written.
+    pub durable: Seqno,
+}
+
+impl Marker {
+    /// Length of the encoding.
+    pub const LEN: usize = 8;
+
+    /// The frame's value.
+    #[inline]
+    #[must_use]
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        self.durable.0.to_le_bytes()
+    }
+
+    /// Decodes a frame's value.
+    #[must_use]
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        let durable = Seqno(u64::from_le_bytes(value.try_into().ok()?));
+        Some(Self { durable })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Draft<'a> {
+        Draft { kind: Kind::Put, flags: Flags::NONE, seqno: Seqno(9), expiry: None, key, value }
+    }
+
+    fn encode(draft: &Draft<'_>, seed: u32) -> Vec<u8> {
+        let mut out = vec![0xEE; draft.frame_len()];
+        draft.encode(seed, &mut out);
+        out
+    }
+
+    fn header_fault(tag: u32, value_len: u32, seqno: u64) -> Option<HeaderFault> {
+        let mut b = [0; HEADER_LEN];
+        bytes::put_u32(&mut b, TAG_AT, tag);
+        bytes::put_u32(&mut b, VALUE_LEN_AT, value_len);
+        bytes::put_u64(&mut b, SEQNO_AT, seqno);
+        Header::decode(&b).err()
+    }
+
+    #[test]
+    fn a_put_round_trips() {
+        let draft = Draft { expiry: Some(77), flags: Flags::IN_BATCH, ..put(b"key", b"value") };
+        let frame = encode(&draft, 5);
+        let Frame::Record(record) = decode(&frame, 5) else { panic!("not a record") };
+        assert_eq!((record.key, record.value), (&b"key"[..], &b"value"[..]));
+        assert_eq!((record.seqno, record.expiry), (Seqno(9), Some(77)));
+        assert_eq!(record.flags, Flags::IN_BATCH | Flags::EXPIRY);
+        assert_eq!(record.frame_len, frame.len());
+        assert_eq!(record.crc.to_le_bytes(), frame[..4]);
+        assert_eq!(decode(&frame, 6), Frame::Corrupt(Reason::Checksum));
+    }
+
+    #[test]
+    fn nothing_written_is_the_end() {
+        for len in 0..40 {
+            assert_eq!(decode(&vec![0; len], 1), Frame::End);
+        }
+        assert_eq!(decode(&[0, 0, 0, 1], 1), Frame::Torn);
+    }
+
+    #[test]
+    fn padding_must_be_zero() {
+        let mut frame = encode(&put(b"k", b""), 3);
+        assert!(frame.len() > unpadded_len(false, 1, 0));
+        *frame.last_mut().unwrap() = 1;
+        assert_eq!(decode(&frame, 3), Frame::Corrupt(Reason::Padding));
+        let header = Header::decode(frame.first_chunk().unwrap()).unwrap();
+        assert!(!frame_is_intact(&frame, &header, 3));
+        *frame.last_mut().unwrap() = 0;
+        assert!(frame_is_intact(&frame, &header, 3));
+        assert!(!frame_is_intact(&frame[..8], &header, 3));
+    }
+
+    #[test]
+    fn header_rules() {
+        let tag = |kind: u32, flags: u32, key_len: u32| kind | flags << 3 | key_len << 8;
+        let key_len_max = KEY_LEN_MAX as u32;
+        let value_len_max = VALUE_LEN_MAX as u32;
+        for kind in [0, 5, 6, 7] {
+            assert_eq!(header_fault(tag(kind, 0, 1), 1, 1), Some(HeaderFault::Kind), "{kind}");
+        }
+        assert_eq!(header_fault(0, 0, 0), Some(HeaderFault::Empty));
+        assert_eq!(header_fault(tag(1, 15, 1), 1, 1), Some(HeaderFault::Flags), "two compressions");
+        assert_eq!(header_fault(tag(1, 16, 1), 1, 1), Some(HeaderFault::Flags), "reserved");
+        assert_eq!(header_fault(tag(1, 7, key_len_max), value_len_max, 1), None);
+        assert_eq!(header_fault(tag(1, 0, key_len_max + 1), 1, 1), Some(HeaderFault::KeyLength));
+        assert_eq!(
+            header_fault(tag(1, 0, 1), value_len_max + 1, 1),
+            Some(HeaderFault::ValueLength)
+        );
+        assert_eq!(header_fault(tag(1, 0, 1), 1, 0), Some(HeaderFault::Shape), "seqno 0");
+        assert_eq!(header_fault(tag(2, 2, 1), 0, 1), None);
+        assert_eq!(header_fault(tag(2, 0, 1), 1, 1), Some(HeaderFault::Shape), "tombstone's value");
+        assert_eq!(header_fault(tag(2, 1, 1), 0, 1), Some(HeaderFault::Shape), "tombstone expires");
+        assert_eq!(header_fault(tag(2, 4, 1), 0, 1), Some(HeaderFault::Shape), "compressed");
+        assert_eq!(header_fault(tag(3, 0, 0), 24, 1), None);
+        assert_eq!(header_fault(tag(3, 2, 0), 24, 1), Some(HeaderFault::Shape), "head in a batch");
+        assert_eq!(header_fault(tag(3, 0, 1), 24, 1), Some(HeaderFault::Shape), "head with a key");
+        assert_eq!(header_fault(tag(3, 0, 0), 23, 1), Some(HeaderFault::Shape), "short head");
+        assert_eq!(header_fault(tag(4, 0, 0), 8, 1), None);
+        assert_eq!(header_fault(tag(4, 0, 0), 9, 1), Some(HeaderFault::Shape), "long marker");
+        for byte in 0..=255 {
+            assert_eq!(names_a_kind(byte), Kind::decode(u32::from(byte) & KIND_MASK).is_some());
+        }
+    }
+
+    #[test]
+    fn payloads_round_trip() {
+        let part = BatchPart {
+            coordinator: ShardId(3),
+            parts: 2,
+            ops: 5,
+            coordinator_seqno: Seqno(8),
+            bytes: 96,
+        };
+        assert_eq!(BatchPart::decode(&part.encode()), Some(part));
+        assert_eq!(BatchPart::decode(&part.encode()[1..]), None);
+        assert_eq!(BatchPart::decode(&BatchPart { parts: 0, ..part }.encode()), None);
+        let marker = Marker { durable: Seqno(11) };
+        assert_eq!(Marker::decode(&marker.encode()), Some(marker));
+        assert_eq!(Marker::decode(&[0; 7]), None);
+    }
+}

@@ -1,0 +1,464 @@
+//! `KEYDIR`: a shard's keydir, as of one position in its log.
+//!
+//! Invariants:
+//! - the header's table names every segment that a location may point into, by slot;
+//! - leaves are sorted by their first hash, and each entry's hash lies in its leaf's range;
+//! - header and leaves are checksummed apart, and a leaf's checksum starts from its index, so leaves
+//!   cannot trade places.
+
+pub use crate::fault::Fault;
+
+use crate::bytes;
+use crate::checksum;
+use crate::ids::{SegmentId, Seqno, ShardId, StoreUuid};
+use crate::{FORMAT_VERSION, names};
+
+/// The first bytes of a keydir snapshot.
+pub const MAGIC: [u8; 8] = *b"CSKDKDR1";
+
+const MAGIC_AT: usize = 0;
+const VERSION_AT: usize = MAGIC_AT + 8;
+const SHARD_AT: usize = VERSION_AT + 4;
+const ZERO_AT: usize = SHARD_AT + 2;
+const UUID_AT: usize = ZERO_AT + 2;
+const KEYS_AT: usize = UUID_AT + 16;
+const SEQNO_AT: usize = KEYS_AT + 8;
+const POSITION_SEGMENT_AT: usize = SEQNO_AT + 8;
+const POSITION_OFFSET_AT: usize = POSITION_SEGMENT_AT + 8;
+const SEGMENTS_AT: usize = POSITION_OFFSET_AT + 8;
+const LEAVES_AT: usize = SEGMENTS_AT + 4;
+const HEAD_LEN: usize = LEAVES_AT + 4;
+const _: () = assert!(HEAD_LEN == 72);
+
+const SLOT_AT: usize = 0;
+const ID_AT: usize = SLOT_AT + 4;
+const LEN_AT: usize = ID_AT + 8;
+const LIVE_BYTES_AT: usize = LEN_AT + 8;
+const LIVE_RECORDS_AT: usize = LIVE_BYTES_AT + 8;
+const SEGMENT_LEN: usize = LIVE_RECORDS_AT + 8;
+const _: () = assert!(SEGMENT_LEN == 36);
+
+const CRC_LEN: usize = 4;
+
+const LEAF_CRC_AT: usize = 0;
+const LEAF_COUNT_AT: usize = LEAF_CRC_AT + 4;
+const LEAF_FIRST_HASH_AT: usize = LEAF_COUNT_AT + 4;
+const LEAF_RESERVED_AT: usize = LEAF_FIRST_HASH_AT + 4;
+const LEAF_HEAD_LEN: usize = LEAF_RESERVED_AT + 4;
+const _: () = assert!(LEAF_HEAD_LEN == 16);
+
+const HASH_LEN: usize = 4;
+const LOCATION_LEN: usize = 8;
+const ENTRY_LEN: usize = HASH_LEN + LOCATION_LEN;
+
+const SLOT_SHIFT: u32 = 40;
+/// Slots are 1 to this.
+pub const SLOT_MAX: u32 = (1 << (u64::BITS - SLOT_SHIFT)) - 1;
+
+/// A place in a shard's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The segment.
+    pub segment: SegmentId,
+    /// The offset in it.
+    pub offset: u64,
+}
+
+/// One segment that locations point into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// The number that stands for it in locations, from 1.
+    pub slot: u32,
+    /// Its id.
+    pub id: SegmentId,
+    /// How much of it the snapshot covers.
+    pub len: u64,
+    /// Length of the frames that the keydir points to.
+    pub live_bytes: u64,
+    /// Number of those frames.
+    pub live_records: u64,
+}
+
+/// A snapshot's header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The store.
+    pub uuid: StoreUuid,
+    /// The shard.
+    pub shard: ShardId,
+    /// Number of keys.
+    pub keys: u64,
+    /// Every frame up to this seqno is covered, none above.
+    pub seqno: Seqno,
+    /// Where the log goes on.
+    pub position: Position,
+    /// Number of leaves.
+    pub leaves: u32,
+    /// The segments, sorted by slot.
+    pub segments: Vec<Segment>,
+}
+
+impl Header {
+    /// The file's first bytes; the leaves follow directly.
+    ///
+    /// # Panics
+    /// If slots are out of order or out of range.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        self.check().expect("a snapshot's header is valid before it is written");
+        let table_end = HEAD_LEN + self.segments.len() * SEGMENT_LEN;
+        let mut out = vec![0; table_end + CRC_LEN];
+        let (head, table) = out.split_at_mut(HEAD_LEN);
+        bytes::put(head, MAGIC_AT, &MAGIC);
+        bytes::put_u32(head, VERSION_AT, FORMAT_VERSION);
+        bytes::put_u16(head, SHARD_AT, self.shard.0);
+        bytes::put(head, UUID_AT, &self.uuid.0);
+        bytes::put_u64(head, KEYS_AT, self.keys);
+        bytes::put_u64(head, SEQNO_AT, self.seqno.0);
+        bytes::put_u64(head, POSITION_SEGMENT_AT, self.position.segment.0);
+        bytes::put_u64(head, POSITION_OFFSET_AT, self.position.offset);
+        bytes::put_u32(head, SEGMENTS_AT, self.segments.len() as u32);
+        bytes::put_u32(head, LEAVES_AT, self.leaves);
+        for (row, segment) in table.chunks_exact_mut(SEGMENT_LEN).zip(&self.segments) {
+            bytes::put_u32(row, SLOT_AT, segment.slot);
+            bytes::put_u64(row, ID_AT, segment.id.0);
+            bytes::put_u64(row, LEN_AT, segment.len);
+            bytes::put_u64(row, LIVE_BYTES_AT, segment.live_bytes);
+            bytes::put_u64(row, LIVE_RECORDS_AT, segment.live_records);
+        }
+        let crc = checksum::of(&out[..table_end]);
+        bytes::put_u32(&mut out, table_end, crc);
+        out
+    }
+
+    /// Decodes the header at the start of `file`; answers what follows it, too.
+    fn decode(file: &[u8]) -> Result<(Self, &[u8]), Fault> {
+        let head = file.first_chunk::<HEAD_LEN>().ok_or(Fault::Length)?;
+        if bytes::get(head, MAGIC_AT) != MAGIC {
+            return Err(Fault::Magic);
+        }
+        let segments = bytes::get_u32(head, SEGMENTS_AT) as usize;
+        let table_end = HEAD_LEN + segments * SEGMENT_LEN;
+        let header_len = table_end + CRC_LEN;
+        let (header, leaves) = file.split_at_checked(header_len).ok_or(Fault::Length)?;
+        if bytes::get_u32(header, table_end) != checksum::of(&header[..table_end]) {
+            return Err(Fault::Checksum);
+        }
+        let version = bytes::get_u32(head, VERSION_AT);
+        if version != FORMAT_VERSION {
+            return Err(Fault::Version(version));
+        }
+        if !bytes::all_zero(&head[ZERO_AT..UUID_AT]) {
+            return Err(Fault::Field("reserved"));
+        }
+        let rows = header[HEAD_LEN..table_end].chunks_exact(SEGMENT_LEN);
+        let header = Self {
+            uuid: StoreUuid(bytes::get(head, UUID_AT)),
+            shard: ShardId(bytes::get_u16(head, SHARD_AT)),
+            keys: bytes::get_u64(head, KEYS_AT),
+            seqno: Seqno(bytes::get_u64(head, SEQNO_AT)),
+            position: Position {
+                segment: SegmentId(bytes::get_u64(head, POSITION_SEGMENT_AT)),
+                offset: bytes::get_u64(head, POSITION_OFFSET_AT),
+            },
+            leaves: bytes::get_u32(head, LEAVES_AT),
+            segments: rows.map(Segment::decode).collect(),
+        };
+        header.check()?;
+        Ok((header, leaves))
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        if self.shard.0 >= names::SHARDS_MAX {
+            return Err(Fault::Field("shard"));
+        }
+        let slots_are_possible = self.segments.iter().all(|s| (1..=SLOT_MAX).contains(&s.slot));
+        if slots_are_possible && self.segments.is_sorted_by(|a, b| a.slot < b.slot) {
+            Ok(())
+        } else {
+            Err(Fault::Field("slots"))
+        }
+    }
+}
+
+impl Segment {
+    fn decode(row: &[u8]) -> Self {
+        Self {
+            slot: bytes::get_u32(row, SLOT_AT),
+            id: SegmentId(bytes::get_u64(row, ID_AT)),
+            len: bytes::get_u64(row, LEN_AT),
+            live_bytes: bytes::get_u64(row, LIVE_BYTES_AT),
+            live_records: bytes::get_u64(row, LIVE_RECORDS_AT),
+        }
+    }
+}
+
+/// Appends leaf number `index`: its first hash, then hash and location of each entry.
+///
+/// # Panics
+/// If there are 2³² entries or more.
+pub fn encode_leaf(index: u32, first_hash: u32, entries: &[(u32, u64)], out: &mut Vec<u8>) {
+    let start = out.len();
+    let count = u32::try_from(entries.len()).expect("a leaf is far smaller than its counter");
+    out.reserve(LEAF_HEAD_LEN + entries.len() * ENTRY_LEN);
+    out.resize(start + LEAF_HEAD_LEN, 0);
+    let head = &mut out[start..];
+    bytes::put_u32(head, LEAF_COUNT_AT, count);
+    bytes::put_u32(head, LEAF_FIRST_HASH_AT, first_hash);
+    for (hash, _) in entries {
+        out.extend_from_slice(&hash.to_le_bytes());
+    }
+    for (_, location) in entries {
+        out.extend_from_slice(&location.to_le_bytes());
+    }
+    let leaf = &mut out[start..];
+    let crc = checksum::extend(index, &leaf[LEAF_COUNT_AT..]);
+    bytes::put_u32(leaf, LEAF_CRC_AT, crc);
+}
+
+/// A snapshot whose header is right.
+#[derive(Debug, Clone)]
+pub struct Snapshot<'a> {
+    header: Header,
+    slots: SlotSet,
+    leaves: &'a [u8],
+}
+
+impl<'a> Snapshot<'a> {
+    /// Checks the header.
+    pub fn open(file: &'a [u8]) -> Result<Self, Fault> {
+        let (header, leaves) = Header::decode(file)?;
+        let slots = SlotSet::new(&header.segments);
+        Ok(Self { header, slots, leaves })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The leaves in the order of their hashes, each checked when it is reached. A fault, also one
+    /// that only the end shows, comes as the last item.
+    #[must_use]
+    pub fn leaves(&self) -> Leaves<'_> {
+        Leaves {
+            rest: self.leaves,
+            snapshot: self,
+            index: 0,
+            keys: 0,
+            previous_first_hash: None,
+            ended: false,
+        }
+    }
+}
+
+/// The slots that locations may hold.
+#[derive(Debug, Clone)]
+struct SlotSet {
+    words: Vec<u64>,
+}
+
+impl SlotSet {
+    fn new(segments: &[Segment]) -> Self {
+        let slot_max = segments.last().map_or(0, |last| last.slot as usize);
+        let mut words = vec![0; slot_max / 64 + 1];
+        for segment in segments {
+            words[segment.slot as usize / 64] |= 1 << (segment.slot % 64);
+        }
+        Self { words }
+    }
+
+    #[inline]
+    fn has_slot_of(&self, location: u64) -> bool {
+        let slot = (location >> SLOT_SHIFT) as usize;
+        self.words.get(slot / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+}
+
+/// One leaf, checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Leaf<'a> {
+    /// The lowest hash that the leaf may hold.
+    pub first_hash: u32,
+    hashes: &'a [u8],
+    locations: &'a [u8],
+}
+
+impl Leaf<'_> {
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.hashes.len() / HASH_LEN
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// Hash and location of each entry, in the order they were written.
+    #[must_use]
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (u32, u64)> {
+        let hashes = self.hashes.chunks_exact(HASH_LEN);
+        let locations = self.locations.chunks_exact(LOCATION_LEN);
+        hashes
+            .zip(locations)
+            .map(|(hash, location)| (bytes::get_u32(hash, 0), bytes::get_u64(location, 0)))
+    }
+}
+
+/// Iterates over a snapshot's leaves.
+#[derive(Debug, Clone)]
+pub struct Leaves<'a> {
+    rest: &'a [u8],
+    snapshot: &'a Snapshot<'a>,
+    index: u32,
+    keys: u64,
+    previous_first_hash: Option<u32>,
+    ended: bool,
+}
+
+impl<'a> Leaves<'a> {
+    fn read(&mut self) -> Result<Leaf<'a>, Fault> {
+        let head = self.rest.first_chunk::<LEAF_HEAD_LEN>().ok_or(Fault::Length)?;
+        let count = bytes::get_u32(head, LEAF_COUNT_AT) as usize;
+        let len = LEAF_HEAD_LEN + count * ENTRY_LEN;
+        let (leaf, rest) = self.rest.split_at_checked(len).ok_or(Fault::Length)?;
+        let crc = checksum::extend(self.index, &leaf[LEAF_COUNT_AT..]);
+        if bytes::get_u32(leaf, LEAF_CRC_AT) != crc {
+            return Err(Fault::Checksum);
+        }
+        if bytes::get_u32(leaf, LEAF_RESERVED_AT) != 0 {
+            return Err(Fault::Field("reserved"));
+        }
+        let (hashes, locations) = leaf[LEAF_HEAD_LEN..].split_at(count * HASH_LEN);
+        let first_hash = bytes::get_u32(leaf, LEAF_FIRST_HASH_AT);
+        let leaf = Leaf { first_hash, hashes, locations };
+        self.check(&leaf)?;
+        self.rest = rest;
+        self.index += 1;
+        self.keys += count as u64;
+        self.previous_first_hash = Some(first_hash);
+        Ok(leaf)
+    }
+
+    fn check(&self, leaf: &Leaf<'_>) -> Result<(), Fault> {
+        if self.previous_first_hash.is_some_and(|previous| previous >= leaf.first_hash) {
+            return Err(Fault::Field("leaf order"));
+        }
+        let slots = &self.snapshot.slots;
+        for (hash, location) in leaf.entries() {
+            if hash < leaf.first_hash {
+                return Err(Fault::Field("hash"));
+            }
+            if !slots.has_slot_of(location) {
+                return Err(Fault::Field("location"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Iterator for Leaves<'a> {
+    type Item = Result<Leaf<'a>, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        if self.index == self.snapshot.header.leaves {
+            self.ended = true;
+            if !self.rest.is_empty() {
+                return Some(Err(Fault::Length));
+            }
+            let adds_up = self.keys == self.snapshot.header.keys;
+            return (!adds_up).then_some(Err(Fault::Field("keys")));
+        }
+        let leaf = self.read();
+        self.ended = leaf.is_err();
+        Some(leaf)
+    }
+}
+
+impl std::iter::FusedIterator for Leaves<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(leaves: u32, keys: u64) -> Header {
+        let segment =
+            Segment { slot: 1, id: SegmentId(5), len: 4096, live_bytes: 48, live_records: 2 };
+        Header {
+            uuid: StoreUuid([8; 16]),
+            shard: ShardId(4),
+            keys,
+            seqno: Seqno(77),
+            position: Position { segment: SegmentId(6), offset: 640 },
+            leaves,
+            segments: vec![segment, Segment { slot: 70, id: SegmentId(6), ..segment }],
+        }
+    }
+
+    fn location(slot: u64) -> u64 {
+        slot << SLOT_SHIFT | 2 << 32 | 8
+    }
+
+    fn file(header: &Header, leaves: &[(u32, &[(u32, u64)])]) -> Vec<u8> {
+        let mut out = header.encode();
+        for (index, (first_hash, entries)) in (0..).zip(leaves) {
+            encode_leaf(index, *first_hash, entries, &mut out);
+        }
+        out
+    }
+
+    type OwnedLeaf = (u32, Vec<(u32, u64)>);
+
+    fn read(file: &[u8]) -> Result<Vec<OwnedLeaf>, Fault> {
+        let snapshot = Snapshot::open(file)?;
+        let leaves = snapshot.leaves();
+        leaves.map(|leaf| leaf.map(|leaf| (leaf.first_hash, leaf.entries().collect()))).collect()
+    }
+
+    #[test]
+    fn round_trips() {
+        let leaves: [(u32, &[(u32, u64)]); 3] = [
+            (0, &[(3, location(1)), (2, location(70))]),
+            (100, &[]),
+            (1 << 31, &[(u32::MAX, location(1))]),
+        ];
+        let file = file(&header(3, 3), &leaves);
+        assert_eq!(Snapshot::open(&file).unwrap().header(), &header(3, 3));
+        let expected: Vec<_> = leaves.map(|(first, entries)| (first, entries.to_vec())).to_vec();
+        assert_eq!(read(&file), Ok(expected));
+        assert_eq!(read(&header(0, 0).encode()), Ok(vec![]));
+    }
+
+    #[test]
+    fn leaves_that_do_not_fit_are_refused() {
+        let here = location(1);
+        let refused = |header: Header, leaves: &[(u32, &[(u32, u64)])]| {
+            read(&file(&header, leaves)).expect_err("must be refused")
+        };
+        assert_eq!(refused(header(1, 2), &[(0, &[(1, here)])]), Fault::Field("keys"));
+        assert_eq!(refused(header(1, 1), &[(2, &[(1, here)])]), Fault::Field("hash"));
+        for slot in [0, 2, 69, 71, u64::from(SLOT_MAX)] {
+            let entry = (1, location(slot));
+            assert_eq!(refused(header(1, 1), &[(0, &[entry])]), Fault::Field("location"));
+        }
+        let twice: [(u32, &[(u32, u64)]); 2] = [(5, &[]), (5, &[])];
+        assert_eq!(refused(header(2, 0), &twice), Fault::Field("leaf order"));
+        assert_eq!(refused(header(1, 0), &twice), Fault::Length, "one leaf too many");
+        assert_eq!(refused(header(3, 0), &[(0, &[]), (1, &[])]), Fault::Length, "one too few");
+    }
+
+    #[test]
+    fn a_leaf_serves_at_its_own_place_only() {
+        let entries = [(200, location(1))];
+        let mut out = header(1, 1).encode();
+        encode_leaf(1, 0, &entries, &mut out);
+        assert_eq!(read(&out), Err(Fault::Checksum));
+    }
+}
