@@ -1,0 +1,172 @@
+//! Mapped file memory: a pointer, a length and the owner that keeps both valid.
+//!
+//! All `unsafe` of the storage boundary stands in this file. Invariants:
+//!
+//! - `ptr .. ptr + len` is one live allocation for as long as `owner` lives, it never moves, and
+//!   the map owns its `owner`;
+//! - it is never handed out as a safe reference, since other threads, other maps and other
+//!   processes may change the bytes: whoever makes a reference proves that nobody does.
+
+use std::fmt;
+
+use memmap2::MmapRaw;
+
+use super::MapMode;
+
+/// How a map is going to be read; see [`Map::advise`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// No particular order.
+    Normal,
+    /// Point reads: reading ahead would be wasted.
+    Random,
+    /// Front to back, once.
+    Sequential,
+    /// All of it, soon.
+    WillNeed,
+}
+
+/// The bytes of a file in memory, shared with the file. Made by [`File::map`](super::File::map).
+///
+/// Reads and writes go through the pointer, with no call in between.
+pub struct Map {
+    ptr: *mut u8,
+    len: usize,
+    mode: MapMode,
+    owner: Owner,
+}
+
+/// Keeps the memory of a [`Map`] in place. Dropped with it.
+enum Owner {
+    Kernel(MmapRaw),
+}
+
+// SAFETY: a Map is a pointer to shared memory plus its owner, which is Send. Nothing in it belongs
+// to the thread that made it, and unmapping may happen in any thread.
+unsafe impl Send for Map {}
+// SAFETY: the safe methods only read the fields, which never change. Access to the bytes is unsafe
+// and its contracts rule out conflicting accesses.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Wraps a mapping by the kernel, which was made for `mode`.
+    pub(super) fn from_kernel(raw: MmapRaw, mode: MapMode) -> Map {
+        Map { ptr: raw.as_mut_ptr(), len: raw.len(), mode, owner: Owner::Kernel(raw) }
+    }
+
+    /// The length in bytes, as asked for when mapping. The file may be shorter.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// Whether the length is 0.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What the map was made for.
+    #[must_use]
+    #[inline]
+    pub fn mode(&self) -> MapMode {
+        self.mode
+    }
+
+    /// The address of the first byte. Valid while the map lives; at least 64-byte aligned.
+    #[must_use]
+    #[inline]
+    pub fn as_ptr(&self) -> *const u8 {
+        self.ptr
+    }
+
+    /// The bytes `offset .. offset + len`.
+    ///
+    /// # Panics
+    /// When the range is not inside the map.
+    ///
+    /// # Safety
+    /// For as long as the slice lives:
+    /// - the file is at least `offset + len` long (nobody truncates it below, in any process), and
+    /// - nobody stores to any of these bytes: neither through this or another map, nor by a write,
+    ///   nor another process.
+    #[must_use]
+    #[inline]
+    pub unsafe fn bytes(&self, offset: u64, len: usize) -> &[u8] {
+        self.check(offset, len);
+        // SAFETY: the range is inside the mapping (checked), which lives as long as `self` and so
+        // as the slice. The file backs it and nobody stores to it, says the caller.
+        unsafe { std::slice::from_raw_parts(self.ptr.add(offset as usize), len) }
+    }
+
+    /// The bytes `offset .. offset + len`, to be stored to.
+    ///
+    /// # Panics
+    /// When the range is not inside the map, or the map was made for [`MapMode::Read`].
+    ///
+    /// # Safety
+    /// For as long as the slice lives:
+    /// - the file is at least `offset + len` long and the space there is allocated, and
+    /// - nobody else loads or stores any of these bytes through a slice or pointer. Syncing the
+    ///   file meanwhile is fine: it may catch any of the stores.
+    #[must_use]
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "shared memory; the caller proves exclusive use")]
+    pub unsafe fn bytes_mut(&self, offset: u64, len: usize) -> &mut [u8] {
+        self.check(offset, len);
+        assert!(self.mode == MapMode::Write, "stores need a map made for writing");
+        // SAFETY: the range is inside the mapping (checked), which lives as long as `self` and so
+        // as the slice, and is writable (checked). The file backs it with allocated space and the
+        // caller is alone on these bytes, says the caller.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(offset as usize), len) }
+    }
+
+    /// Tells the kernel how the map is going to be used. Best effort.
+    pub fn advise(&self, advice: Advice) {
+        match &self.owner {
+            Owner::Kernel(raw) => {
+                let advice = match advice {
+                    Advice::Normal => memmap2::Advice::Normal,
+                    Advice::Random => memmap2::Advice::Random,
+                    Advice::Sequential => memmap2::Advice::Sequential,
+                    Advice::WillNeed => memmap2::Advice::WillNeed,
+                };
+                // Advice that the kernel refuses is advice not taken.
+                let _ = raw.advise(advice);
+            }
+        }
+    }
+
+    /// Makes the pages of `offset .. offset + len` present and writable, so that the first stores
+    /// take no page fault. Best effort; the range is cut to the map.
+    pub fn populate_write(&self, offset: u64, len: u64) {
+        let start = (offset as usize).min(self.len);
+        let len = (len as usize).min(self.len - start);
+        match &self.owner {
+            Owner::Kernel(raw) => {
+                #[cfg(target_os = "linux")]
+                if len > 0 && self.mode == MapMode::Write {
+                    // A kernel before 5.14 does not know it, and takes the faults later.
+                    let _ = raw.advise_range(memmap2::Advice::PopulateWrite, start, len);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn check(&self, offset: u64, len: usize) {
+        let fits = offset.checked_add(len as u64).is_some_and(|end| end <= self.len as u64);
+        assert!(fits, "{len} bytes at {offset} are outside a map of {}", self.len);
+    }
+}
+
+impl fmt::Debug for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map")
+            .field("len", &self.len)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,328 @@
+//! [`Storage`] on the operating system.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use memmap2::MmapOptions;
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::io::Errno;
+
+use super::{Access, DirEntry, EntryKind, File, LockFault, LockGuard, Map, MapMode, Storage};
+
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// The lock file holds a pid in decimal; whatever is longer was not written by a store.
+const PID_TEXT_MAX: usize = 20;
+
+/// The file system and the clocks of this machine.
+#[derive(Debug)]
+pub struct RealStorage {
+    start: Instant,
+}
+
+impl RealStorage {
+    /// Its monotonic clock starts at 0 here.
+    #[must_use]
+    pub fn new() -> RealStorage {
+        RealStorage { start: Instant::now() }
+    }
+}
+
+impl Default for RealStorage {
+    fn default() -> RealStorage {
+        RealStorage::new()
+    }
+}
+
+impl Storage for RealStorage {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().mode(DIR_MODE).create(path)
+    }
+
+    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(or_current_dir(path))? {
+            let entry = entry?;
+            let kind = match entry.file_type() {
+                Ok(kind) if kind.is_file() => EntryKind::File,
+                Ok(kind) if kind.is_dir() => EntryKind::Dir,
+                Ok(_) => EntryKind::Other,
+                // It vanished between the two calls.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            entries.push(DirEntry { name: entry.file_name(), kind });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let flags = OFlags::DIRECTORY.bits().cast_signed();
+        let dir =
+            fs::OpenOptions::new().read(true).custom_flags(flags).open(or_current_dir(path))?;
+        dir.sync_all()
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        // NONBLOCK only keeps the open of a FIFO from waiting; on a regular file it does nothing.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(access == Access::ReadWrite)
+            .custom_flags(flags)
+            .open(path)?;
+        let kind = file.metadata()?.file_type();
+        if kind.is_dir() {
+            return Err(Errno::ISDIR.into());
+        }
+        if !kind.is_file() {
+            return Err(Errno::INVAL.into());
+        }
+        Ok(Arc::new(RealFile { file, access }))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path)?;
+        Ok(Arc::new(RealFile { file, access: Access::ReadWrite }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn LockGuard>, LockFault> {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .custom_flags(
+                (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed(),
+            )
+            .open(path)?;
+        // flock belongs to this open file description: a second one conflicts, in this process too.
+        match retry(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(LockFault::Held { pid: read_pid(&file) }),
+            Err(errno) => return Err(LockFault::Io(errno.into())),
+        }
+        // The pid only serves messages: a full disk must not keep a store from opening.
+        let _ = write_pid(&file);
+        Ok(Box::new(RealLock { _file: file }))
+    }
+
+    fn wall_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn entropy(&self, out: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < out.len() {
+            let flags = rustix::rand::GetRandomFlags::empty();
+            filled += retry(|| rustix::rand::getrandom(&mut out[filled..], flags))?;
+        }
+        Ok(())
+    }
+}
+
+/// Holds the lock by holding the file open; the kernel lets go of it with the last descriptor.
+#[derive(Debug)]
+struct RealLock {
+    _file: fs::File,
+}
+
+impl LockGuard for RealLock {}
+
+#[derive(Debug)]
+struct RealFile {
+    file: fs::File,
+    access: Access,
+}
+
+impl File for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        Ok(retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len))?)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    fn map(&self, len: u64, mode: MapMode) -> io::Result<Map> {
+        if mode == MapMode::Write && self.access == Access::Read {
+            return Err(Errno::ACCESS.into());
+        }
+        let len = usize::try_from(len).map_err(|_| Errno::NOMEM)?;
+        let mut options = MmapOptions::new();
+        options.len(len);
+        // Raw maps are shared ones; they make no claim about who else stores to the file.
+        let raw = match mode {
+            MapMode::Read => options.map_raw_read_only(&self.file)?,
+            MapMode::Write => options.map_raw(&self.file)?,
+        };
+        Ok(Map::from_kernel(raw, mode))
+    }
+}
+
+/// The parent of a bare file name is the empty path, which system calls do not take.
+fn or_current_dir(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}
+
+/// Repeats a system call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            answer => return answer,
+        }
+    }
+}
+
+fn read_pid(file: &fs::File) -> Option<u32> {
+    let mut text = [0; PID_TEXT_MAX];
+    let mut filled = 0;
+    while filled < text.len() {
+        match file.read_at(&mut text[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    std::str::from_utf8(&text[..filled]).ok()?.trim().parse().ok()
+}
+
+fn write_pid(file: &fs::File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interrupted_calls_are_repeated_and_other_errors_are_not() {
+        let mut calls = 0;
+        let answer = retry(|| {
+            calls += 1;
+            if calls < 3 { Err(Errno::INTR) } else { Ok(calls) }
+        });
+        assert_eq!(answer, Ok(3));
+        assert_eq!(retry(|| Err::<(), _>(Errno::IO)), Err(Errno::IO));
+    }
+
+    #[test]
+    fn an_unsupported_allocation_is_told_by_its_kind() {
+        assert_eq!(io::Error::from(Errno::OPNOTSUPP).kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn links_and_special_files_are_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::new();
+        let target = dir.path().join("target");
+        storage.create(&target).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert_eq!(open_errno(&storage, &link), Some(Errno::LOOP.raw_os_error()));
+        assert_eq!(open_errno(&storage, dir.path()), Some(Errno::ISDIR.raw_os_error()));
+        let fifo = dir.path().join("fifo");
+        let mode = rustix::fs::Mode::from_raw_mode(FILE_MODE);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert_eq!(open_errno(&storage, &fifo), Some(Errno::INVAL.raw_os_error()));
+        assert!(storage.create(&link).is_err());
+        let kinds: Vec<_> =
+            storage.list_dir(dir.path()).unwrap().into_iter().map(|entry| entry.kind).collect();
+        assert_eq!(kinds, [EntryKind::Other, EntryKind::Other, EntryKind::File]);
+    }
+
+    #[test]
+    fn files_and_directories_are_for_the_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::new();
+        let sub = dir.path().join("sub");
+        storage.create_dir(&sub).unwrap();
+        let file = sub.join("file");
+        storage.create(&file).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&sub) & 0o077, 0);
+        assert_eq!(mode(&file) & 0o177, 0);
+    }
+
+    #[test]
+    fn a_lock_holds_through_a_symbolic_link_and_names_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = RealStorage::new();
+        let home = dir.path().join("home");
+        storage.create_dir(&home).unwrap();
+        let alias = dir.path().join("alias");
+        std::os::unix::fs::symlink(&home, &alias).unwrap();
+        let guard = storage.lock(&home.join("LOCK")).unwrap();
+        match storage.lock(&alias.join("LOCK")) {
+            Err(LockFault::Held { pid }) => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("a second lock was given: {other:?}"),
+        }
+        drop(guard);
+        storage.lock(&alias.join("LOCK")).unwrap();
+    }
+
+    fn open_errno(storage: &RealStorage, path: &Path) -> Option<i32> {
+        storage.open(path, Access::Read).unwrap_err().raw_os_error()
+    }
+}
