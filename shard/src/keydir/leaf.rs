@@ -1,0 +1,369 @@
+//! A leaf: a block of buckets for one range of hashes.
+//!
+//! # Invariants
+//! 1. A leaf's block is a header and then the buckets of its class, 64-byte aligned, allocated by
+//!    [`OwnedLeaf::new`] and freed by the drop of the one [`OwnedLeaf`] for it. The low six bits of
+//!    a leaf's [`Word`] are its class.
+//! 2. A slot is empty if and only if its location is 0. A hash of 0 marks a lane that was never
+//!    used; a lane that was used never goes back to 0.
+//! 3. An entry lies in its home bucket or in a later one (around the end), and every bucket from
+//!    its home to the one before its own has no unused lane. So a lookup may stop at the first
+//!    bucket with an unused lane; lanes only become used, so this holds for every later reader too.
+//! 4. Entries never move inside a leaf. One writer at a time changes a leaf, and only one that is in
+//!    the directory and that no snapshot holds.
+//! 5. `depth` and `born` are constant once the leaf is published; `count` and `used` are the
+//!    writer's alone.
+//!
+//! # What a reader may see
+//! An insertion stores the hash, then the location with release; a lookup loads the hash, then the
+//! location with acquire. In a lane that is used again a reader may see the old hash with the new
+//! location or the other way round: the key comparison refuses the first, and the second is either
+//! an empty slot or an entry whose insertion is not over.
+#![expect(unsafe_code, reason = "leaves are allocated by hand and shared as tagged pointers")]
+
+use std::{
+    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    marker::PhantomData,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32 as Plain, Ordering::Relaxed},
+};
+
+use crate::{
+    keydir::{
+        geometry::{BUCKETS, CLASSES, SLOTS, home, used_max},
+        prefetch::prefetch_lines,
+        scan::scan,
+    },
+    location::Location,
+    sync::{AtomicU32, AtomicU64, Ordering, fence},
+};
+
+/// A pointer to a leaf with the leaf's class in its low bits, as the directory keeps it.
+pub(super) type Word = *mut Header;
+
+#[repr(C, align(64))]
+pub(super) struct Header {
+    /// The generation in which the leaf was made.
+    born: u64,
+    /// How many leading bits of the place the leaf stands for.
+    depth: u32,
+    /// Entries.
+    count: Plain,
+    /// Lanes that were ever used.
+    used: Plain,
+}
+
+#[repr(C, align(64))]
+pub(super) struct Bucket {
+    hashes: [AtomicU32; SLOTS],
+    locations: [AtomicU64; SLOTS],
+}
+
+const CLASS_MASK: usize = CLASSES - 1;
+const _: () = assert!(CLASSES == 64 && align_of::<Header>() == CLASSES);
+const _: () = assert!(size_of::<Header>() == 64);
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Bucket>() == 192);
+
+fn layout(class: usize) -> Layout {
+    let bytes = size_of::<Header>() + BUCKETS[class] as usize * size_of::<Bucket>();
+    Layout::from_size_align(bytes, align_of::<Header>()).expect("a leaf is far below isize::MAX")
+}
+
+/// A leaf that belongs to its holder.
+#[derive(Debug)]
+pub(super) struct OwnedLeaf(NonNull<Header>);
+
+// SAFETY: An owned leaf is owned memory that holds atomics and plain integers; nothing in it is tied
+// to a thread.
+unsafe impl Send for OwnedLeaf {}
+
+impl OwnedLeaf {
+    /// An empty leaf.
+    pub(super) fn new(class: usize, depth: u32, born: u64) -> Self {
+        let layout = layout(class);
+        // SAFETY: The layout is not empty: the header alone has 64 bytes.
+        let block = unsafe { alloc_zeroed(layout) };
+        let Some(block) = NonNull::new(block) else { handle_alloc_error(layout) };
+        let block = block.cast::<Header>();
+        let header = Header { born, depth, count: Plain::new(0), used: Plain::new(0) };
+        // SAFETY: The block is ours, aligned, and begins with room for a header.
+        unsafe { block.write(header) };
+        // Zeroed memory is a bucket already; the model checker's atomics are more than their value.
+        #[cfg(loom)]
+        for bucket in 0..BUCKETS[class] as usize {
+            let empty = Bucket {
+                hashes: std::array::from_fn(|_| AtomicU32::new(0)),
+                locations: std::array::from_fn(|_| AtomicU64::new(0)),
+            };
+            // SAFETY: The block has room for `BUCKETS[class]` buckets after the header.
+            unsafe { block.add(1).cast::<Bucket>().add(bucket).write(empty) };
+        }
+        Self(block.map_addr(|address| address | class))
+    }
+
+    /// Takes the leaf back that [`OwnedLeaf::into_word`] gave away.
+    ///
+    /// # Safety
+    /// The word came from `into_word`, and nobody else takes it back.
+    pub(super) unsafe fn from_word(word: Word) -> Self {
+        // SAFETY: Words come from `NonNull`s.
+        Self(unsafe { NonNull::new_unchecked(word) })
+    }
+
+    pub(super) fn into_word(self) -> Word {
+        let word = self.0.as_ptr();
+        std::mem::forget(self);
+        word
+    }
+
+    pub(super) fn leaf(&self) -> Leaf<'_> {
+        // SAFETY: The leaf lives as long as its owner, which is borrowed.
+        unsafe { Leaf::new(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for OwnedLeaf {
+    fn drop(&mut self) {
+        let class = self.leaf().class();
+        let block = self.leaf().block;
+        #[cfg(loom)]
+        for bucket in 0..BUCKETS[class] as usize {
+            // SAFETY: All buckets were written by `new`, and nobody else can reach them now.
+            unsafe { block.add(1).cast::<Bucket>().add(bucket).drop_in_place() };
+        }
+        // SAFETY: `new` allocated the block with this layout, and this is its only owner.
+        unsafe { dealloc(block.as_ptr().cast(), layout(class)) };
+    }
+}
+
+/// A leaf that somebody keeps alive for `'a`.
+#[derive(Clone, Copy)]
+pub(super) struct Leaf<'a> {
+    block: NonNull<Header>,
+    class: usize,
+    alive: PhantomData<&'a Header>,
+}
+
+/// One slot of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    bucket: usize,
+    lane: usize,
+}
+
+impl<'a> Leaf<'a> {
+    /// # Safety
+    /// The word came from [`OwnedLeaf::into_word`], and the leaf is not freed during `'a`.
+    pub(super) unsafe fn new(word: Word) -> Self {
+        let class = word.addr() & CLASS_MASK;
+        let block = word.map_addr(|address| address & !CLASS_MASK);
+        // SAFETY: A word is the address of a block plus a class below the block's alignment.
+        Self { block: unsafe { NonNull::new_unchecked(block) }, class, alive: PhantomData }
+    }
+
+    #[inline]
+    fn header(self) -> &'a Header {
+        // SAFETY: The block is alive during `'a` and begins with a header, which `new` wrote before
+        // the word was given to anyone. Its fields are constant or atomic.
+        unsafe { self.block.as_ref() }
+    }
+
+    #[inline]
+    fn buckets(self) -> &'a [Bucket] {
+        // SAFETY: As for the header; `BUCKETS[class]` buckets follow it, all initialised, and their
+        // fields are atomics.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.block.add(1).cast::<Bucket>().as_ptr(),
+                BUCKETS[self.class] as usize,
+            )
+        }
+    }
+
+    pub(super) fn class(self) -> usize {
+        self.class
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        layout(self.class).size() as u64
+    }
+
+    pub(super) fn depth(self) -> u32 {
+        self.header().depth
+    }
+
+    pub(super) fn born(self) -> u64 {
+        self.header().born
+    }
+
+    pub(super) fn count(self) -> usize {
+        self.header().count.load(Relaxed) as usize
+    }
+
+    fn used(self) -> usize {
+        self.header().used.load(Relaxed) as usize
+    }
+
+    /// Asks for the lines of the bucket where a lookup of `hash` begins.
+    #[inline]
+    pub(super) fn prefetch(self, hash: u32) {
+        let buckets = self.buckets();
+        let bucket = &raw const buckets[home(hash, buckets.len())];
+        prefetch_lines(bucket, size_of::<Bucket>() / 64);
+    }
+
+    /// The location and place of the entry with this hash that `is_match` accepts.
+    #[inline]
+    pub(super) fn find(
+        self,
+        hash: u32,
+        mut is_match: impl FnMut(Location) -> bool,
+    ) -> Option<(Place, Location)> {
+        let buckets = self.buckets();
+        let mut bucket = home(hash, buckets.len());
+        // The locations are on their way while the hashes are compared.
+        prefetch_lines(buckets[bucket].locations.as_ptr(), size_of::<[AtomicU64; SLOTS]>() / 64);
+        for _ in 0..buckets.len() {
+            let Bucket { hashes, locations } = &buckets[bucket];
+            let lanes = scan(hashes, hash);
+            let mut matching = lanes.matching;
+            while matching != 0 {
+                let lane = matching.trailing_zeros() as usize;
+                matching &= matching - 1;
+                // Acquire: the record was written before its location was stored.
+                let location = Location::from_raw(locations[lane].load(Ordering::Acquire));
+                if let Some(location) = location
+                    && is_match(location)
+                {
+                    return Some((Place { bucket, lane }, location));
+                }
+            }
+            if lanes.unused != 0 {
+                return None;
+            }
+            bucket = next(bucket, buckets.len());
+        }
+        None
+    }
+
+    /// Calls `f` for each entry. Each pair that is seen was an entry at some time during the call.
+    pub(super) fn for_each(self, mut f: impl FnMut(u32, Location)) {
+        for Bucket { hashes, locations } in self.buckets() {
+            for (hash, location) in hashes.iter().zip(locations) {
+                if let Some((hash, location)) = read_pair(hash, location) {
+                    f(hash, location);
+                }
+            }
+        }
+    }
+
+    /// The entries. For the writer alone, or for a leaf that nobody changes.
+    pub(super) fn entries(self) -> impl Iterator<Item = (u32, Location)> + 'a {
+        self.buckets().iter().flat_map(|Bucket { hashes, locations }| {
+            hashes.iter().zip(locations).filter_map(|(hash, location)| {
+                let location = Location::from_raw(location.load(Ordering::Relaxed))?;
+                Some((hash.load(Ordering::Relaxed), location))
+            })
+        })
+    }
+
+    /// Where an entry with this hash can be put without making the leaf too full.
+    /// For the writer alone.
+    pub(super) fn vacancy(self, hash: u32) -> Option<Place> {
+        let buckets = self.buckets();
+        let has_room = self.used() < used_max(buckets.len() * SLOTS);
+        let has_dead = self.used() != self.count();
+        let mut bucket = home(hash, buckets.len());
+        for _ in 0..buckets.len() {
+            let Bucket { hashes, locations } = &buckets[bucket];
+            if has_dead {
+                let dead = (0..SLOTS).find(|&lane| {
+                    locations[lane].load(Ordering::Relaxed) == 0
+                        && hashes[lane].load(Ordering::Relaxed) != 0
+                });
+                if let Some(lane) = dead {
+                    return Some(Place { bucket, lane });
+                }
+            }
+            let unused = scan(hashes, hash).unused;
+            if unused != 0 {
+                let lane = unused.trailing_zeros() as usize;
+                return has_room.then_some(Place { bucket, lane });
+            }
+            bucket = next(bucket, buckets.len());
+        }
+        None
+    }
+
+    /// Puts an entry where [`Leaf::vacancy`] said. For the writer alone.
+    pub(super) fn insert(self, at: Place, hash: u32, location: Location) {
+        let Bucket { hashes, locations } = &self.buckets()[at.bucket];
+        let header = self.header();
+        if hashes[at.lane].load(Ordering::Relaxed) == 0 {
+            header.used.store(header.used.load(Relaxed) + 1, Relaxed);
+        }
+        header.count.store(header.count.load(Relaxed) + 1, Relaxed);
+        // Release: who sees this hash also sees that the lane was empty before (`read_pair`).
+        hashes[at.lane].store(hash, Ordering::Release);
+        // Release: who sees the location sees the record, and the hash.
+        locations[at.lane].store(location.raw(), Ordering::Release);
+    }
+
+    /// Puts another location in a full slot. For the writer alone.
+    pub(super) fn replace(self, at: Place, location: Location) {
+        // Release: who sees the location sees the record.
+        self.buckets()[at.bucket].locations[at.lane].store(location.raw(), Ordering::Release);
+    }
+
+    /// Empties a full slot. For the writer alone.
+    pub(super) fn remove(self, at: Place) {
+        let header = self.header();
+        header.count.store(header.count.load(Relaxed) - 1, Relaxed);
+        // Release: an absence is as good a reason to act as a presence.
+        self.buckets()[at.bucket].locations[at.lane].store(0, Ordering::Release);
+    }
+
+    /// Puts entries in a leaf that no reader knows yet. `filled` is scratch.
+    pub(super) fn fill(self, entries: impl Iterator<Item = (u32, Location)>, filled: &mut Vec<u8>) {
+        let buckets = self.buckets();
+        filled.clear();
+        filled.resize(buckets.len(), 0);
+        let mut count = 0;
+        for (hash, location) in entries {
+            let mut bucket = home(hash, buckets.len());
+            while usize::from(filled[bucket]) == SLOTS {
+                bucket = next(bucket, buckets.len());
+            }
+            let lane = usize::from(filled[bucket]);
+            filled[bucket] += 1;
+            // Relaxed: the directory entry that publishes the leaf is stored with release.
+            buckets[bucket].hashes[lane].store(hash, Ordering::Relaxed);
+            buckets[bucket].locations[lane].store(location.raw(), Ordering::Relaxed);
+            count += 1;
+        }
+        self.header().count.store(count, Relaxed);
+        self.header().used.store(count, Relaxed);
+    }
+}
+
+fn next(bucket: usize, buckets: usize) -> usize {
+    if bucket + 1 == buckets { 0 } else { bucket + 1 }
+}
+
+/// A hash and a location that were an entry together.
+fn read_pair(hash: &AtomicU32, location: &AtomicU64) -> Option<(u32, Location)> {
+    let mut raw = location.load(Ordering::Acquire);
+    loop {
+        let found = Location::from_raw(raw)?;
+        let hash = hash.load(Ordering::Relaxed);
+        // If this hash is newer than the location, its store released the emptying of the slot,
+        // which the second look then sees.
+        fence(Ordering::Acquire);
+        let again = location.load(Ordering::Acquire);
+        if again == raw {
+            return Some((hash, found));
+        }
+        raw = again;
+    }
+}

@@ -1,0 +1,171 @@
+//! The keydir: from the hash of a key to where its newest record lies.
+//!
+//! Keys are not kept: whoever looks for one passes `is_match`, which compares the stored key of a
+//! candidate. Entries with the same hash are told apart by nothing else.
+//!
+//! A directory (`directory`) of leaves (`leaf`) by hash range; a leaf is a block of buckets of
+//! sixteen slots, 12 bytes each. Readers take no lock, but a [`Guard`]; one [`KeydirWriter`] changes
+//! the table. A leaf that is full is rebuilt somewhat larger, or split in two: `geometry` says when.
+//!
+//! # Invariants
+//! 1. There is one `KeydirWriter` for a keydir, and only it stores to the directory and the leaves.
+//! 2. What was unlinked is given to the [`Reclaim`] at once, or first held for the snapshots that
+//!    can see it.
+//! 3. An entry that is in the table during the whole of a lookup is found by it.
+
+mod directory;
+mod geometry;
+mod leaf;
+pub mod prefetch;
+mod scan;
+mod snapshot;
+mod writer;
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::{fmt, sync::Arc};
+
+use self::{
+    directory::Root,
+    geometry::{depth_for, first_hash, place, range_at, stored},
+    leaf::OwnedLeaf,
+    snapshot::Snapshots,
+};
+pub use self::{
+    snapshot::Snapshot,
+    writer::{Entry, KeydirWriter},
+};
+use crate::{
+    location::Location,
+    reclaim::{Guard, Reclaim},
+    sync::{AtomicU64, Ordering},
+};
+
+/// The readers' side of a keydir.
+pub struct Keydir {
+    reclaim: Arc<Reclaim>,
+    root: Root,
+    snapshots: Snapshots,
+    /// Entries. Stored by the writer.
+    len: AtomicU64,
+    /// Bytes of the current directory and leaves. Stored by the writer.
+    memory_bytes: AtomicU64,
+}
+
+/// An empty keydir.
+#[must_use]
+pub fn keydir(reclaim: Arc<Reclaim>) -> (KeydirWriter, Arc<Keydir>) {
+    with_capacity(reclaim, 0)
+}
+
+/// An empty keydir that takes about `entries` entries without a rebuild.
+#[must_use]
+pub fn with_capacity(reclaim: Arc<Reclaim>, entries: u64) -> (KeydirWriter, Arc<Keydir>) {
+    let depth = depth_for(entries);
+    let leaf = |index: u64| {
+        let range = range_at(depth, (index << (32 - depth)) as u32);
+        let first = first_hash(range.start).map_or(1 << 32, u64::from);
+        let end = first_hash(range.end).map_or(1 << 32, u64::from);
+        let expected = (u128::from(entries) * u128::from(end - first)) >> 32;
+        OwnedLeaf::new(geometry::class_for_expected(expected as u64), depth, FIRST_GENERATION)
+    };
+    let mut leaves: Vec<_> = (0..1_u64 << depth).map(leaf).collect();
+    let mut bytes = leaves.iter().map(|leaf| leaf.leaf().bytes()).sum::<u64>();
+    let count = leaves.len();
+    let root = Root::new(depth, leaves.drain(..));
+    bytes += (size_of::<u64>() * count) as u64;
+    let keydir = Arc::new(Keydir {
+        reclaim,
+        root,
+        snapshots: Snapshots::new(),
+        len: AtomicU64::new(0),
+        memory_bytes: AtomicU64::new(bytes),
+    });
+    (KeydirWriter::new(Arc::clone(&keydir), FIRST_GENERATION, count), keydir)
+}
+
+/// Generation 0 means "no snapshot".
+const FIRST_GENERATION: u64 = 1;
+
+impl Keydir {
+    /// The location of the entry with this hash that `is_match` accepts.
+    ///
+    /// `is_match` compares the key of the record at the location; it may be asked about records of
+    /// other keys, and, in a race with the writer, about one that was replaced a moment ago.
+    ///
+    /// # Panics
+    /// If the guard is of another [`Reclaim`].
+    #[inline]
+    pub fn find(
+        &self,
+        guard: &Guard<'_>,
+        hash: u32,
+        is_match: impl FnMut(Location) -> bool,
+    ) -> Option<Location> {
+        let hash = stored(hash);
+        let leaf = self.root.leaf(&self.reclaim, guard, place(hash));
+        leaf.find(hash, is_match).map(|(_, location)| location)
+    }
+
+    /// Asks for the memory that a lookup of `hash` will read. Waits only for the directory.
+    ///
+    /// # Panics
+    /// If the guard is of another [`Reclaim`].
+    #[inline]
+    pub fn prefetch(&self, guard: &Guard<'_>, hash: u32) {
+        let hash = stored(hash);
+        self.root.leaf(&self.reclaim, guard, place(hash)).prefetch(hash);
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of the table as it is now, without what snapshots hold of older states.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Visits the entries with a hash of at least `from` in the leaf that stands for `from`, in no
+    /// order, and answers the first hash of the next leaf, if there is one. Hash 0 is visited as 1.
+    ///
+    /// Going on from the answer until there is none visits every entry that is there all the while
+    /// once; one that is set or removed meanwhile may be visited or not, and one that is replaced is
+    /// visited with its old or its new location.
+    ///
+    /// # Panics
+    /// If the guard is of another [`Reclaim`].
+    pub fn visit_leaf(
+        &self,
+        guard: &Guard<'_>,
+        from: u32,
+        f: &mut dyn FnMut(u32, Location),
+    ) -> Option<u32> {
+        let leaf = self.root.leaf(&self.reclaim, guard, place(from));
+        leaf.for_each(|hash, location| {
+            if hash >= from {
+                f(hash, location);
+            }
+        });
+        first_hash(range_at(leaf.depth(), place(from)).end)
+    }
+}
+
+impl fmt::Debug for Keydir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keydir")
+            .field("len", &self.len())
+            .field("memory_bytes", &self.memory_bytes())
+            .finish_non_exhaustive()
+    }
+}
