@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use caskade_codec::ids::{SegmentId, Seqno};
-use caskade_codec::manifest::{Manifest, SegmentEntry, SegmentState};
+use caskade_codec::manifest::{Manifest, SegmentEntry, State};
 use caskade_codec::names;
 use caskade_codec::segment::Role;
 
@@ -73,7 +73,7 @@ pub fn list_ahead(
     for _ in unused..OPEN_AHEAD {
         let (id, salt) = (manifest.next_segment, ctx.salt()?);
         manifest.next_segment = SegmentId(id.0 + 1);
-        manifest.segments.push(SegmentEntry { id, role: Role::Log, salt, state: SegmentState::Open });
+        manifest.segments.push(SegmentEntry { id, role: Role::Log, salt, state: State::Open });
         listed.push((id, salt));
     }
     Ok(listed)

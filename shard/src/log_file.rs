@@ -89,8 +89,6 @@ pub struct Cut {
     pub seqno: Seqno,
     /// Unsealed files, oldest first, with the length of each that lies below the cut.
     pub files: Vec<(Arc<LogFile>, u64)>,
-    /// Shards that hold parts of batches below the cut which were not durable before it.
-    pub entangled: ShardSet,
 }
 
 impl Cut {

@@ -17,7 +17,7 @@ use caskade_codec::segment::{self, Role};
 
 use crate::error::{At, Error, Result};
 use crate::location::Location;
-use crate::prefetch::prefetch_read;
+use crate::keydir::prefetch::prefetch_lines;
 use crate::storage::{File, Map};
 
 /// A mapped segment file.
@@ -69,6 +69,12 @@ impl Usage {
         self.live_records.store(records.saturating_sub(1), Ordering::Relaxed);
     }
 
+    /// Sets both counts, while the segment is being loaded.
+    pub fn set(&self, live_bytes: u64, live_records: u64) {
+        self.live_bytes.store(live_bytes, Ordering::Relaxed);
+        self.live_records.store(live_records, Ordering::Relaxed);
+    }
+
     /// Live bytes and live records.
     pub fn get(&self) -> (u64, u64) {
         (self.live_bytes.load(Ordering::Relaxed), self.live_records.load(Ordering::Relaxed))
@@ -101,7 +107,7 @@ impl<'a> FrameRef<'a> {
     /// When the record expires, in milliseconds since 1970.
     #[inline]
     pub fn expiry(&self) -> Option<u64> {
-        self.header.expiry(self.bytes)
+        record::expiry(&self.header, self.bytes)
     }
 
     /// Whether the record is past its expiry at `now`.
@@ -190,9 +196,7 @@ impl Segment {
         const LINES_MAX: usize = 8;
         let start = self.map.as_ptr().wrapping_add(location.offset() as usize);
         // The frame may begin late in its first line and so touch one line more.
-        for line in 0..=location.cache_lines().min(LINES_MAX) {
-            prefetch_read(start.wrapping_add(line * 64));
-        }
+        prefetch_lines(start, location.cache_lines().min(LINES_MAX) + 1);
     }
 
     /// The error for damage at `offset`.

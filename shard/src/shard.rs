@@ -73,6 +73,8 @@ pub(crate) struct Log {
     pub(crate) ended: VecDeque<Ended>,
     /// Shards with parts of batches that may not be durable yet.
     pub(crate) entangled: ShardSet,
+    /// Shards with parts of batches above the horizon.
+    pub(crate) unsettled: ShardSet,
     /// No more writes are taken.
     pub(crate) is_closed: bool,
 }
@@ -112,15 +114,27 @@ pub(crate) struct Recovered {
     pub(crate) unused: VecDeque<(SegmentId, u32)>,
     pub(crate) next_seqno: Seqno,
     pub(crate) durable: Seqno,
+    /// The log holds batches that may not be durable in every shard.
+    pub(crate) has_batches: bool,
 }
 
 impl Shard {
     pub(crate) fn new(ctx: Arc<Context>, recovered: Recovered) -> Self {
-        let Recovered { id, dir, keydir, segments, catalog, ended, unused, next_seqno, durable } =
-            recovered;
+        let Recovered { id, dir, keydir, segments, catalog, ended, unused, .. } = recovered;
         let shared = Arc::clone(keydir.shared());
-        let entangled = ShardSet::default();
-        let log = Log { next_seqno, active: None, ended, entangled, is_closed: false };
+        // With whom the recovered batches are shared is not known any more.
+        let entangled = if recovered.has_batches { ShardSet::below(ctx.shards) } else { ShardSet::default() };
+        let total: u64 = ended.iter().map(|ended| ended.end).sum::<u64>()
+            + catalog.manifest().segments.iter().filter_map(|e| e.sealed()).map(|s| s.len).sum::<u64>();
+        let (next_seqno, durable) = (recovered.next_seqno, recovered.durable);
+        let log = Log {
+            next_seqno,
+            active: None,
+            ended,
+            entangled,
+            unsettled: entangled,
+            is_closed: false,
+        };
         Self {
             id,
             dir,
@@ -128,6 +142,7 @@ impl Shard {
             keydir: shared,
             segments,
             durable: durable.0.into(),
+            total_bytes: total.into(),
             counters: Counters::default(),
             upkeep: Mutex::new(()),
             writer: Mutex::new(Writer { keydir, log }),
@@ -158,6 +173,21 @@ impl Shard {
         self.durable.fetch_max(seqno.0, Ordering::AcqRel);
     }
 
+    /// Length of all segment files but the active one.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_bytes(&self, bytes: u64) {
+        self.total_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn subtract_bytes(&self, bytes: u64) {
+        let _ = self.total_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| {
+            Some(total.saturating_sub(bytes))
+        });
+    }
+
     /// Number of keys, expired ones that were not removed yet included.
     pub fn len(&self) -> u64 {
         self.keydir.len()
@@ -169,16 +199,14 @@ impl Shard {
     }
 }
 
-impl Writer {
+impl Log {
     /// Where the log ends now. The caller may sync up to there without the lock.
     pub(crate) fn cut(&self, shard: ShardId) -> Cut {
-        let log = &self.log;
         let mut files: Vec<_> =
-            log.ended.iter().map(|ended| (Arc::clone(&ended.file), ended.end)).collect();
-        if let Some(active) = &log.active {
+            self.ended.iter().map(|ended| (Arc::clone(&ended.file), ended.end)).collect();
+        if let Some(active) = &self.active {
             files.push((Arc::clone(&active.file), active.tail.position()));
         }
-        let seqno = Seqno(log.next_seqno.0 - 1);
-        Cut { shard, seqno, files, entangled: log.entangled }
+        Cut { shard, seqno: Seqno(self.next_seqno.0 - 1), files }
     }
 }

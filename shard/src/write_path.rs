@@ -112,7 +112,7 @@ impl Shard {
 
     /// Where the log ends now.
     pub fn cut(&self) -> Cut {
-        self.writer().cut(self.id)
+        self.writer().log.cut(self.id)
     }
 
     /// Takes no more writes, and answers where the log ended.
@@ -129,7 +129,7 @@ impl Locked<'_> {
 
     /// Where the log ends now.
     pub fn cut(&self) -> Cut {
-        self.writer.cut(self.shard.id)
+        self.writer.log.cut(self.shard.id)
     }
 
     /// Applies `op` if `decide`, which sees the key's old record, says so. Answers the new
@@ -260,6 +260,7 @@ impl Locked<'_> {
             }
         }
         log.entangled = log.entangled.union(participants);
+        log.unsettled = log.unsettled.union(participants);
         Seqno(log.next_seqno.0 - 1)
     }
 
@@ -288,15 +289,30 @@ impl Locked<'_> {
 
     /// Ends the active segment; the next write begins another.
     pub fn end_active(&mut self) {
-        self.writer.log.end_active();
+        let bytes = self.writer.log.end_active();
+        self.shard.add_bytes(bytes);
     }
 
-    /// Forgets with whom this shard shares batches, after all of them became durable.
-    pub fn disentangle(&mut self, cut: &Cut) {
-        // Batches after the cut may have added shards; only an unchanged set is known to be done.
-        if self.writer.log.entangled == cut.entangled && self.next_seqno().0 == cut.seqno.0 + 1 {
-            self.writer.log.entangled = ShardSet::default();
-        }
+    /// The shards that must become durable together with this one.
+    pub fn entangled(&self) -> ShardSet {
+        self.writer.log.entangled
+    }
+
+    /// The shards whose horizon must rise together with this one's.
+    pub fn unsettled(&self) -> ShardSet {
+        self.writer.log.unsettled
+    }
+
+    /// Where the log ends, for a sync of this shard with all that it is entangled with.
+    pub fn cut_for_sync(&mut self) -> Cut {
+        self.writer.log.entangled = ShardSet::default();
+        self.cut()
+    }
+
+    /// Where the log ends, for raising the horizons of this shard and all it is unsettled with.
+    pub fn cut_for_horizon(&mut self) -> Cut {
+        self.writer.log.unsettled = ShardSet::default();
+        self.cut_for_sync()
     }
 }
 
@@ -319,19 +335,23 @@ impl Log {
     #[cold]
     fn rotate(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
         let mut next = shard.take_ahead(len, spare)?;
-        next.tail.make_ready(len, spare)?;
-        self.end_active();
+        if let Err(error) = next.tail.make_ready(len, spare) {
+            shard.ahead().ready = Some(next);
+            return Err(error);
+        }
+        shard.add_bytes(self.end_active());
         shard.segments.insert(Arc::clone(next.tail.segment()));
         self.active = Some(next);
         shard.ctx.announce(Event::Rotation(shard.id));
         Ok(())
     }
 
-    pub(crate) fn end_active(&mut self) {
-        if let Some(Active { tail, file }) = self.active.take() {
-            let last = Seqno(self.next_seqno.0 - 1);
-            self.ended.push_back(Ended { file, end: tail.position(), last });
-        }
+    /// Lets the active segment take no more records, and answers its length.
+    pub(crate) fn end_active(&mut self) -> u64 {
+        let Some(Active { tail, file }) = self.active.take() else { return 0 };
+        let last = Seqno(self.next_seqno.0 - 1);
+        self.ended.push_back(Ended { file, end: tail.position(), last });
+        tail.position()
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct LogScan {
     /// First and last sequence number of the good frames.
     pub(super) first: Option<Seqno>,
     pub(super) last: Option<Seqno>,
+    /// Greatest durable sequence number that a marker among the good frames vouches for.
+    pub(super) vouched: Option<Seqno>,
     /// What stands behind the good frames.
     pub(super) rest: Rest,
 }
@@ -73,6 +75,24 @@ pub(super) fn scan(segment: &Segment, len: u64, order: Order, hasher: &KeyHasher
     scan
 }
 
+/// Goes on behind a damaged place of a sealed segment, and answers where.
+pub(super) fn resume(scan: &mut LogScan, segment: &Segment, len: u64, hasher: &KeyHasher) -> u64 {
+    let bytes = segment.published(len);
+    let Some((next, _)) = resync(bytes, segment.salt, scan.end, Seqno::NONE) else {
+        scan.end = len;
+        return len;
+    };
+    for (offset, frame) in Scanner::new(bytes, segment.salt, next) {
+        match frame {
+            Frame::Record(record) => scan.take(segment, offset, &record, hasher),
+            Frame::Corrupt(reason) => scan.rest.fault = Some(reason.to_string()),
+            Frame::Torn => scan.rest.fault = Some("a frame is cut off".to_owned()),
+            Frame::End => {}
+        }
+    }
+    next
+}
+
 impl LogScan {
     fn take(&mut self, segment: &Segment, offset: u64, record: &Record<'_>, hasher: &KeyHasher) {
         self.tally.push(record);
@@ -97,11 +117,27 @@ impl LogScan {
                         seqno: record.seqno,
                         segment: segment.id,
                         offset,
+                        end: offset + record.frame_len as u64 + part.bytes,
                     });
                 }
             }
-            Kind::Marker => {}
+            Kind::Marker => {
+                let durable = Marker::decode(record.value).map(|marker| marker.durable);
+                self.vouched = self.vouched.max(durable);
+            }
         }
+    }
+
+    /// If the last batch part is cut off, forgets it, and answers its head.
+    pub(super) fn cut_incomplete_batch(&mut self, segment: &Segment) -> Option<BatchHead> {
+        let head = *self.batches.last()?;
+        if head.end <= self.end {
+            return None;
+        }
+        let last = self.last;
+        self.cut(segment, head.offset, head.seqno);
+        self.rest.last_seen = self.rest.last_seen.max(last);
+        Some(head)
     }
 
     /// Finds out whether something valid follows the first bad place.

@@ -16,6 +16,7 @@ pub use scan::ShardScan;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use caskade_codec::hint;
 use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 
 use crate::location::Location;
@@ -134,4 +135,18 @@ struct BatchHead {
     seqno: Seqno,
     segment: SegmentId,
     offset: u64,
+    /// Where the part's last record ends.
+    end: u64,
+}
+
+impl Candidate {
+    fn from_hint(slot: u32, entry: &hint::Entry) -> Option<Self> {
+        (entry.class != hint::Class::Other).then(|| Self {
+            hash: entry.hash,
+            len: entry.frame_len,
+            seqno: entry.seqno,
+            location: Location::new(slot, entry.offset, entry.frame_len as usize),
+            is_put: entry.class.is_put(),
+        })
+    }
 }

@@ -1,0 +1,203 @@
+//! The writing half of recovery: brings the directory in line with what the scan decided.
+//!
+//! Order: what was cut is cut in the files and synced; the manifest says so; only then do files
+//! go that it no longer names. A crash in between leaves a directory that recovers to the same.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use caskade_codec::ids::{SegmentId, Seqno};
+use caskade_codec::manifest::{Manifest, SegmentEntry, State};
+use caskade_codec::names::FileName;
+use caskade_codec::segment::{HEADER_LEN, Sealed};
+
+use super::scan::{OpenScan, ShardScan, Source};
+use super::{Request, ShardReport, fold};
+use crate::catalog::{self, Catalog};
+use crate::context::Context;
+use crate::error::{At, Error, Result};
+use crate::keydir;
+use crate::log_file::LogFile;
+use crate::shard::{Ended, Recovered, Shard};
+use crate::storage::{Access, EntryKind};
+
+impl ShardScan {
+    /// Builds the shard, and repairs its directory unless the store is opened read-only.
+    pub fn finish(
+        mut self,
+        ctx: &Arc<Context>,
+        request: &Request<'_>,
+    ) -> Result<(Shard, ShardReport)> {
+        request.check_stop()?;
+        let (mut ended, mut unused) = (VecDeque::new(), VecDeque::new());
+        if !request.read_only {
+            if self.is_cut {
+                self.apply_cut(ctx)?;
+            } else if !self.manifest_is_whole {
+                catalog::write(ctx, &self.dir, &self.manifest)?;
+            }
+            self.remove_leftovers(ctx)?;
+        }
+        for open in &self.open {
+            match &open.found {
+                Some(found) if !open.is_dropped && found.scan.end > HEADER_LEN as u64 => {
+                    if self.is_cut && !request.read_only {
+                        continue;
+                    }
+                    let (segment, file) = (Arc::clone(&found.segment), Arc::clone(&found.file));
+                    let file = Arc::new(LogFile::new(segment, file, false));
+                    let last = found.scan.last.unwrap_or(Seqno::NONE);
+                    ended.push_back(Ended { file, end: found.scan.end, last });
+                }
+                // Ids are used in order, so one below a used id stays unused for good.
+                _ if ended.is_empty() || self.is_behind_all(open) => {
+                    unused.push_back((open.entry.id, open.entry.salt));
+                }
+                _ => {}
+            }
+        }
+        if self.is_cut && !request.read_only {
+            unused.clear();
+        } else if let Some(used) = ended.back().map(|ended: &Ended| ended.file.segment.id) {
+            unused.retain(|(id, _)| *id > used);
+        }
+        let (keydir, has_batches) = self.fill_keydir(ctx);
+        self.report.keys = keydir.shared().len();
+        self.report.segments = (self.sealed.len() + ended.len()) as u64;
+        let recovered = Recovered {
+            id: self.id,
+            catalog: Catalog::new(self.dir.clone(), self.manifest.clone()),
+            dir: self.dir,
+            keydir,
+            segments: self.segments,
+            ended,
+            unused,
+            next_seqno: self.next_seqno,
+            durable: self.manifest.horizon,
+            has_batches,
+        };
+        Ok((Shard::new(Arc::clone(ctx), recovered), self.report))
+    }
+
+    fn is_behind_all(&self, open: &OpenScan) -> bool {
+        self.open.iter().all(|other| other.found.is_none() || other.entry.id < open.entry.id)
+    }
+
+    /// Puts all segments into the table and all keys into the keydir.
+    fn fill_keydir(&mut self, ctx: &Context) -> (keydir::KeydirWriter, bool) {
+        let mut candidates = Vec::new();
+        let mut has_batches = false;
+        for scan in &mut self.sealed {
+            self.segments.insert(Arc::clone(&scan.segment));
+            match &mut scan.source {
+                Source::Covered => {}
+                Source::Hint(found) => candidates.append(found),
+                Source::Log(log) => {
+                    has_batches |= !log.batches.is_empty();
+                    candidates.append(&mut log.candidates);
+                }
+            }
+        }
+        for open in &mut self.open {
+            if let (Some(found), false) = (&mut open.found, open.is_dropped) {
+                self.segments.insert(Arc::clone(&found.segment));
+                has_batches |= !found.scan.batches.is_empty();
+                candidates.append(&mut found.scan.candidates);
+            }
+        }
+        let (mut keydir, covered) = match self.keydir.take() {
+            Some(loaded) => {
+                self.report.keys_from_snapshot = loaded.keys;
+                (loaded.keydir, Some(loaded.seqno))
+            }
+            None => {
+                let expected = candidates.len() as u64;
+                (keydir::with_capacity(Arc::clone(&ctx.reclaim), expected).0, None)
+            }
+        };
+        let guard = ctx.reclaim.enter();
+        fold::fold(&mut keydir, candidates, covered, &self.segments, &guard);
+        drop(guard);
+        (keydir, has_batches)
+    }
+
+    /// Makes the cut durable: every kept segment is sealed at its new length, and the next record
+    /// gets a number above all that were ever seen.
+    fn apply_cut(&mut self, ctx: &Context) -> Result<()> {
+        let mut entries = Vec::new();
+        for scan in &self.sealed {
+            let sealed = match (&scan.source, scan.entry.sealed()) {
+                (Source::Log(log), Some(before)) if log.end < before.len => {
+                    cut_file(ctx, &scan.segment.path, log.end)?;
+                    log.tally.finish()
+                }
+                (_, Some(sealed)) => *sealed,
+                (_, None) => unreachable!("only sealed segments are in this list"),
+            };
+            entries.push(SegmentEntry { state: State::Sealed(sealed), ..scan.entry });
+        }
+        for open in &self.open {
+            if let (Some(found), false) = (&open.found, open.is_dropped)
+                && found.scan.end > HEADER_LEN as u64
+            {
+                let sealed: Sealed = found.scan.tally.finish();
+                found.segment.shrink_readable(sealed.len);
+                cut_file(ctx, &found.segment.path, sealed.len)?;
+                entries.push(SegmentEntry { state: State::Sealed(sealed), ..open.entry });
+            }
+        }
+        // Files that the manifest names must not get lost with their directory entries.
+        ctx.storage.sync_dir(&self.dir).map_err(|fault| {
+            ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
+        })?;
+        entries.retain(|entry| entry.sealed().is_some_and(|s| s.len > HEADER_LEN as u64));
+        entries.sort_by_key(|entry| entry.id);
+        self.manifest = Manifest {
+            generation: self.manifest.generation + 1,
+            next_log_seqno: self.next_seqno,
+            segments: entries,
+            ..self.manifest.clone()
+        };
+        catalog::write(ctx, &self.dir, &self.manifest)
+    }
+
+    /// Removes files of our own names that the manifest does not know. All others stay.
+    fn remove_leftovers(&mut self, ctx: &Context) -> Result<()> {
+        let entries = ctx.storage.list_dir(&self.dir).at("list", &self.dir)?;
+        let is_listed = |id: SegmentId| self.manifest.segments.iter().any(|e| e.id == id);
+        let is_in_use = |id: SegmentId| {
+            let is_sealed = self.sealed.iter().any(|scan| scan.entry.id == id);
+            let open = self.open.iter().find(|open| open.entry.id == id);
+            is_listed(id)
+                && (is_sealed
+                    || open.is_some_and(|open| {
+                        open.found.as_ref().is_some_and(|f| f.scan.end > HEADER_LEN as u64)
+                    }))
+        };
+        for entry in entries {
+            let is_leftover = entry.kind == EntryKind::File
+                && match FileName::parse(&entry.name) {
+                    FileName::Segment(id) => !is_in_use(id),
+                    FileName::Hint(id) => !is_listed(id),
+                    FileName::Temporary => true,
+                    FileName::Manifest | FileName::Keydir | FileName::Unknown => false,
+                };
+            if is_leftover {
+                let path = self.dir.join(&entry.name);
+                ctx.storage.remove(&path).at("remove", &path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cuts a file durably.
+fn cut_file(ctx: &Context, path: &std::path::Path, len: u64) -> Result<()> {
+    let file = ctx.storage.open(path, Access::ReadWrite).at("open", path)?;
+    if file.len().at("measure", path)? > len {
+        file.set_len(len).at("truncate", path)?;
+    }
+    file.sync_all().map_err(|fault| -> Error {
+        ctx.poison.latch(format_args!("fsync of {}: {fault}", path.display()))
+    })
+}

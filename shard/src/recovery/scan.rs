@@ -1,0 +1,587 @@
+//! The reading half of recovery: decides, and changes nothing.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use caskade_codec::hint::{Binding, Hint};
+use caskade_codec::ids::{SegmentId, Seqno, ShardId};
+use caskade_codec::manifest::{self, Manifest, SegmentEntry, State};
+use caskade_codec::segment::{HEADER_LEN, Role, Sealed};
+use caskade_codec::{FORMAT_VERSION, names};
+use rayon::prelude::*;
+
+use super::log_scan::{self, LogScan, Order};
+use super::snapshot_load::{Covered, LoadedKeydir};
+use super::{BatchHead, Candidate, Loss, LossKind, RecoveryMode, Request, ShardReport};
+use crate::context::Context;
+use crate::error::{At, Error, Result};
+use crate::segment::{Identity, Segment};
+use crate::segment_table::SegmentTable;
+use crate::storage::{Access, File, MapMode};
+
+/// What was found in a shard's directory.
+#[derive(Debug)]
+pub struct ShardScan {
+    /// The shard.
+    pub id: ShardId,
+    pub(super) dir: PathBuf,
+    pub(super) manifest: Manifest,
+    pub(super) manifest_is_whole: bool,
+    pub(super) keydir: Option<LoadedKeydir>,
+    pub(super) segments: SegmentTable,
+    pub(super) sealed: Vec<SealedScan>,
+    pub(super) open: Vec<OpenScan>,
+    /// The log was cut, so that the disk must be brought in line before anything is written.
+    pub(super) is_cut: bool,
+    /// Every number ever seen is below this one.
+    pub(super) next_seqno: Seqno,
+    pub(super) report: ShardReport,
+}
+
+/// A sealed segment.
+#[derive(Debug)]
+pub(super) struct SealedScan {
+    pub(super) entry: SegmentEntry,
+    pub(super) segment: Arc<Segment>,
+    pub(super) source: Source,
+    pub(super) file_len: u64,
+}
+
+/// Where a sealed segment's records come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// They are in the keydir snapshot.
+    Covered,
+    /// Its hint.
+    Hint(Vec<Candidate>),
+    /// Its records.
+    Log(Box<LogScan>),
+}
+
+/// A segment that may still have been growing.
+#[derive(Debug)]
+pub(super) struct OpenScan {
+    pub(super) entry: SegmentEntry,
+    /// None where no file is there, or an empty one: the id was listed ahead and not used.
+    pub(super) found: Option<OpenFound>,
+    /// It lies wholly behind a cut.
+    pub(super) is_dropped: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct OpenFound {
+    pub(super) segment: Arc<Segment>,
+    pub(super) file: Arc<dyn File>,
+    pub(super) file_len: u64,
+    pub(super) scan: LogScan,
+}
+
+/// Reads a whole small file.
+pub(super) fn read_file(ctx: &Context, path: &Path) -> Result<Vec<u8>> {
+    let file = ctx.storage.open(path, Access::Read).at("open", path)?;
+    let len = file.len().at("measure", path)?;
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, 0).at("read", path)?;
+    Ok(bytes)
+}
+
+impl ShardScan {
+    /// Reads what is in the shard's directory.
+    pub fn read(ctx: &Context, id: ShardId, request: &Request<'_>) -> Result<Self> {
+        let dir = ctx.path.join(names::shard(id));
+        let (manifest, manifest_is_whole) = read_manifest(ctx, id, &dir)?;
+        let total = manifest.segments.len() as u64;
+        request.progress.segments_total.fetch_add(total, Ordering::Relaxed);
+        let segments = SegmentTable::new(Arc::clone(&ctx.reclaim));
+        let mut report = ShardReport { shard: id.0, ..ShardReport::default() };
+        if !manifest_is_whole {
+            report.mended.push(format!("{}: one copy is damaged", dir.join(names::MANIFEST).display()));
+        }
+        let keydir = match LoadedKeydir::read(ctx, &dir, &manifest) {
+            Ok(loaded) => loaded,
+            Err(reason) => {
+                report.ignored.push(format!("{}: {reason}", dir.join(names::KEYDIR).display()));
+                None
+            }
+        };
+        let covered = keydir.as_ref().map(|keydir| &keydir.covered);
+        segments.reserve_exactly(
+            &covered.iter().flat_map(|all| all.values()).map(|c| c.slot).collect::<Vec<_>>(),
+        );
+        let next_seqno = manifest.horizon.next().max(manifest.next_log_seqno);
+        let mut scan = Self {
+            id,
+            dir,
+            manifest,
+            manifest_is_whole,
+            keydir,
+            segments,
+            sealed: Vec::new(),
+            open: Vec::new(),
+            is_cut: false,
+            next_seqno,
+            report,
+        };
+        scan.read_sealed(ctx, request)?;
+        scan.read_open(ctx, request)?;
+        scan.follow_log(request)?;
+        if request.mode == RecoveryMode::Strict {
+            scan.refuse_any_doubt()?;
+        }
+        Ok(scan)
+    }
+
+    fn read_sealed(&mut self, ctx: &Context, request: &Request<'_>) -> Result<()> {
+        let none = HashMap::new();
+        let covered = self.keydir.as_ref().map_or(&none, |keydir| &keydir.covered);
+        let entries: Vec<_> = self
+            .manifest
+            .segments
+            .iter()
+            .filter_map(|entry| Some((*entry, *entry.sealed()?)))
+            .map(|(entry, sealed)| {
+                let known = covered.get(&entry.id).copied();
+                let slot = known.map_or_else(|| self.segments.reserve(), |known| known.slot);
+                (entry, sealed, slot, known)
+            })
+            .collect();
+        let horizon = self.manifest.horizon;
+        let read: Vec<(SealedScan, SealedNotes)> = entries
+            .par_iter()
+            .map(|(entry, sealed, slot, known)| {
+                request.check_stop()?;
+                let read =
+                    self.read_one_sealed(ctx, request, entry, sealed, *slot, *known, horizon);
+                request.progress.segments_done.fetch_add(1, Ordering::Relaxed);
+                read
+            })
+            .collect::<Result<_>>()?;
+        for (scan, notes) in read {
+            match &scan.source {
+                Source::Covered => {}
+                Source::Hint(_) => self.report.hints_read += 1,
+                Source::Log(log) => {
+                    self.report.segments_scanned += 1;
+                    self.report.bytes_scanned += log.end;
+                }
+            }
+            self.report.ignored.extend(notes.ignored);
+            self.report.losses.extend(notes.losses);
+            self.sealed.push(scan);
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, from the parallel loop above")]
+    fn read_one_sealed(
+        &self,
+        ctx: &Context,
+        request: &Request<'_>,
+        entry: &SegmentEntry,
+        sealed: &Sealed,
+        slot: u32,
+        known: Option<Covered>,
+        horizon: Seqno,
+    ) -> Result<(SealedScan, SealedNotes)> {
+        let mut notes = SealedNotes::default();
+        let path = self.dir.join(names::segment(entry.id));
+        let file = ctx.storage.open(&path, Access::Read).map_err(|fault| {
+            if fault.kind() == std::io::ErrorKind::NotFound {
+                Error::MissingSegment { shard: self.id, segment: entry.id, path: path.clone() }
+            } else {
+                Error::io("open", &path, fault)
+            }
+        })?;
+        let file_len = file.len().at("measure", &path)?;
+        let readable = sealed.len.min(file_len);
+        let map = file.map(readable.max(1), MapMode::Read).at("map", &path)?;
+        let identity = Identity {
+            shard: self.id,
+            id: entry.id,
+            slot,
+            role: entry.role,
+            salt: entry.salt,
+            path,
+        };
+        let segment = Arc::new(Segment::new(identity, map, readable));
+        if file_len < sealed.len {
+            let reason = format!("the file has {file_len} of {} bytes", sealed.len);
+            let error = segment.corrupt(file_len, &reason);
+            notes.lose(request, error, self.loss(entry.id, file_len, sealed.len - file_len, reason))?;
+        }
+        // Whether a batch above the horizon is whole can only be seen in the records.
+        let has_open_batch = sealed.has_batch && sealed.max_seqno > horizon;
+        let source = if let Some(known) = known {
+            segment.usage.set(known.live_bytes, known.live_records);
+            Source::Covered
+        } else {
+            let hint = if has_open_batch {
+                None
+            } else {
+                read_hint(ctx, &self.dir, entry, sealed, &segment).unwrap_or_else(|reason| {
+                    notes.ignored.push(reason);
+                    None
+                })
+            };
+            match hint {
+                Some(candidates) => Source::Hint(candidates),
+                None => Source::Log(Box::new(
+                    self.scan_sealed(ctx, request, entry, sealed, &segment, &mut notes)?,
+                )),
+            }
+        };
+        Ok((SealedScan { entry: *entry, segment, source, file_len }, notes))
+    }
+
+    fn scan_sealed(
+        &self,
+        ctx: &Context,
+        request: &Request<'_>,
+        entry: &SegmentEntry,
+        sealed: &Sealed,
+        segment: &Segment,
+        notes: &mut SealedNotes,
+    ) -> Result<LogScan> {
+        let order = match entry.role {
+            Role::Log => Order::Dense,
+            Role::Merged => Order::Any,
+        };
+        let mut scan = log_scan::scan(segment, sealed.len, order, &ctx.hasher);
+        // Everything in a sealed segment was durable, so that whatever is bad here is corruption.
+        while scan.end < sealed.len {
+            let reason = scan.rest.fault.take().unwrap_or_else(|| "zeros".to_owned());
+            let (at, error) = (scan.end, segment.corrupt(scan.end, &reason));
+            let next = log_scan::resume(&mut scan, segment, sealed.len, &ctx.hasher);
+            let bytes = next - at;
+            notes.lose(request, error, self.loss(entry.id, at, bytes, reason))?;
+        }
+        Ok(scan)
+    }
+
+    fn loss(&self, id: SegmentId, offset: u64, bytes: u64, reason: String) -> Loss {
+        let kind = LossKind::Corruption;
+        Loss { shard: self.id.0, segment: id.0, offset, bytes, kind, reason }
+    }
+
+    fn read_open(&mut self, ctx: &Context, request: &Request<'_>) -> Result<()> {
+        let access = if request.read_only { Access::Read } else { Access::ReadWrite };
+        let open: Vec<SegmentEntry> = self
+            .manifest
+            .segments
+            .iter()
+            .filter(|entry| matches!(entry.state, State::Open))
+            .copied()
+            .collect();
+        self.open = open
+            .into_par_iter()
+            .map(|entry| {
+                request.check_stop()?;
+                let found = self.read_one_open(ctx, &entry, access)?;
+                request.progress.segments_done.fetch_add(1, Ordering::Relaxed);
+                Ok(OpenScan { entry, found, is_dropped: false })
+            })
+            .collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    fn read_one_open(
+        &self,
+        ctx: &Context,
+        entry: &SegmentEntry,
+        access: Access,
+    ) -> Result<Option<OpenFound>> {
+        let path = self.dir.join(names::segment(entry.id));
+        let file = match ctx.storage.open(&path, access) {
+            Ok(file) => file,
+            // Ids are listed ahead of their use. If data was lost, the numbers have a gap.
+            Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            // A directory or a link of that name is not ours; the id will not be used.
+            Err(_) if !is_plain_file(ctx, &self.dir, entry.id) => return Ok(None),
+            Err(fault) => return Err(Error::io("open", &path, fault)),
+        };
+        let file_len = file.len().at("measure", &path)?;
+        if file_len <= HEADER_LEN as u64 {
+            return Ok(None);
+        }
+        let map = file.map(file_len, MapMode::Read).at("map", &path)?;
+        let identity = Identity {
+            shard: self.id,
+            id: entry.id,
+            slot: self.segments.reserve(),
+            role: entry.role,
+            salt: entry.salt,
+            path,
+        };
+        let segment = Arc::new(Segment::new(identity, map, file_len));
+        let scan = log_scan::scan(&segment, file_len, Order::Dense, &ctx.hasher);
+        Ok(Some(OpenFound { segment, file, file_len, scan }))
+    }
+
+    /// Walks along the open segments until the log ends, and cuts it at the first bad place.
+    fn follow_log(&mut self, request: &Request<'_>) -> Result<()> {
+        let mut expected = self.manifest.next_log_seqno;
+        let mut broken: Option<Break> = None;
+        for (index, open) in self.open.iter_mut().enumerate() {
+            let Some(found) = &mut open.found else { continue };
+            self.report.segments_scanned += 1;
+            self.report.bytes_scanned += found.scan.end;
+            let scan = &mut found.scan;
+            if let Some(broken) = &mut broken {
+                broken.see_whole(scan);
+                open.is_dropped = true;
+                continue;
+            }
+            if scan.first.is_some_and(|first| first != expected) {
+                let mut gap = Break {
+                    index,
+                    offset: HEADER_LEN as u64,
+                    expected,
+                    reason: "records before this segment are missing".to_owned(),
+                    bytes: 0,
+                    vouched: None,
+                    last_seen: None,
+                };
+                gap.see_whole(scan);
+                open.is_dropped = true;
+                broken = Some(gap);
+                continue;
+            }
+            expected = scan.last.map_or(expected, Seqno::next);
+            let incomplete = scan.cut_incomplete_batch(&found.segment);
+            if let Some(head) = incomplete {
+                expected = head.seqno;
+            }
+            let fault = scan.rest.fault.take();
+            if let Some(reason) = fault.or_else(|| incomplete.map(|_| "a batch is cut off".into())) {
+                broken = Some(Break {
+                    index,
+                    offset: scan.end,
+                    expected,
+                    reason,
+                    bytes: found.file_len - scan.end,
+                    vouched: scan.rest.vouched,
+                    last_seen: scan.rest.last_seen,
+                });
+            }
+        }
+        self.next_seqno = self.next_seqno.max(expected);
+        let Some(broken) = broken else {
+            // The log ends cleanly. It must reach as far as it is known to be durable.
+            return self.check_horizon(request, expected);
+        };
+        self.next_seqno = self.next_seqno.max(broken.last_seen.map_or(expected, Seqno::next));
+        // A reader beside a living writer sees the end of the log while it grows.
+        if request.read_only {
+            return Ok(());
+        }
+        self.is_cut = true;
+        let durable = self.manifest.horizon.max(broken.vouched.unwrap_or(Seqno::NONE));
+        let is_corruption = durable >= broken.expected;
+        let open = &self.open[broken.index];
+        let (segment, offset) = (open.entry.id, broken.offset);
+        let loss = Loss {
+            shard: self.id.0,
+            segment: segment.0,
+            offset,
+            bytes: broken.bytes,
+            kind: if is_corruption { LossKind::Corruption } else { LossKind::Tail },
+            reason: broken.reason.clone(),
+        };
+        self.report.losses.push(loss);
+        if is_corruption && request.mode != RecoveryMode::Salvage {
+            let reason = format!(
+                "{}; records up to {durable} were durable, this is {}",
+                broken.reason, broken.expected
+            );
+            return Err(Error::Corrupt { shard: self.id, segment, offset, reason });
+        }
+        Ok(())
+    }
+
+    fn check_horizon(&mut self, request: &Request<'_>, expected: Seqno) -> Result<()> {
+        let horizon = self.manifest.horizon;
+        if horizon < expected {
+            return Ok(());
+        }
+        let open = self.open.iter().rev().find(|open| open.found.is_some());
+        let segment = open.or(self.open.first()).map_or(SegmentId(0), |open| open.entry.id);
+        let offset = open.and_then(|open| open.found.as_ref()).map_or(0, |found| found.scan.end);
+        let reason = format!("records {expected} to {horizon} were durable and are missing");
+        let loss = Loss {
+            shard: self.id.0,
+            segment: segment.0,
+            offset,
+            bytes: 0,
+            kind: LossKind::Corruption,
+            reason: reason.clone(),
+        };
+        self.report.losses.push(loss);
+        self.is_cut = true;
+        if request.mode == RecoveryMode::Salvage {
+            return Ok(());
+        }
+        Err(Error::Corrupt { shard: self.id, segment, offset, reason })
+    }
+
+    fn refuse_any_doubt(&self) -> Result<()> {
+        let doubt = self
+            .report
+            .losses
+            .first()
+            .map(|loss| loss.reason.clone())
+            .or_else(|| self.report.ignored.first().cloned())
+            .or_else(|| self.report.mended.first().cloned());
+        match doubt {
+            Some(reason) => Err(Error::Damaged { path: self.dir.clone(), reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything up to here is durable, and its batches are settled.
+    pub fn horizon(&self) -> Seqno {
+        self.manifest.horizon
+    }
+
+    pub(super) fn logs(&self) -> impl Iterator<Item = &LogScan> {
+        let sealed = self.sealed.iter().filter_map(|scan| match &scan.source {
+            Source::Log(log) => Some(&**log),
+            Source::Covered | Source::Hint(_) => None,
+        });
+        let open = self.open.iter().filter(|open| !open.is_dropped);
+        sealed.chain(open.filter_map(|open| open.found.as_ref()).map(|found| &found.scan))
+    }
+
+    pub(super) fn batch_heads(&self) -> impl Iterator<Item = &BatchHead> {
+        self.logs().flat_map(|log| &log.batches)
+    }
+
+    /// Ends the log before a batch of which other shards lack a part.
+    pub(super) fn cut_before_batch(&mut self, head: &BatchHead) {
+        self.is_cut = true;
+        self.next_seqno = self.next_seqno.max(head.seqno.next());
+        let mut lost = 0;
+        for scan in &mut self.sealed {
+            if let Source::Log(log) = &mut scan.source
+                && scan.entry.role == Role::Log
+                && log.last.is_some_and(|last| last >= head.seqno)
+            {
+                self.next_seqno = self.next_seqno.max(log.last.map_or(Seqno::NONE, Seqno::next));
+                let at = if scan.entry.id == head.segment { head.offset } else { HEADER_LEN as u64 };
+                lost += log.end - at;
+                log.cut(&scan.segment, at, head.seqno);
+            }
+        }
+        for open in &mut self.open {
+            let Some(found) = &mut open.found else { continue };
+            if found.scan.last.is_some_and(|last| last >= head.seqno) && !open.is_dropped {
+                let last = found.scan.last.map_or(Seqno::NONE, Seqno::next);
+                self.next_seqno = self.next_seqno.max(last);
+                if open.entry.id == head.segment {
+                    lost += found.scan.end - head.offset;
+                    found.scan.cut(&found.segment, head.offset, head.seqno);
+                } else {
+                    lost += found.scan.end - HEADER_LEN as u64;
+                    open.is_dropped = true;
+                }
+            }
+        }
+        self.report.losses.push(Loss {
+            shard: self.id.0,
+            segment: head.segment.0,
+            offset: head.offset,
+            bytes: lost,
+            kind: LossKind::Batch,
+            reason: "a batch is not whole in every shard".to_owned(),
+        });
+    }
+}
+
+/// Where the log stops making sense.
+struct Break {
+    index: usize,
+    offset: u64,
+    expected: Seqno,
+    reason: String,
+    bytes: u64,
+    vouched: Option<Seqno>,
+    last_seen: Option<Seqno>,
+}
+
+impl Break {
+    /// Takes in a segment that lies wholly behind the break.
+    fn see_whole(&mut self, scan: &LogScan) {
+        self.bytes += scan.end - HEADER_LEN as u64;
+        self.last_seen = self.last_seen.max(scan.last).max(scan.rest.last_seen);
+        self.vouched = self.vouched.max(scan.vouched).max(scan.rest.vouched);
+    }
+}
+
+#[derive(Debug, Default)]
+struct SealedNotes {
+    ignored: Vec<String>,
+    losses: Vec<Loss>,
+}
+
+impl SealedNotes {
+    fn lose(&mut self, request: &Request<'_>, error: Error, loss: Loss) -> Result<()> {
+        self.losses.push(loss);
+        if request.mode == RecoveryMode::Salvage { Ok(()) } else { Err(error) }
+    }
+}
+
+fn is_plain_file(ctx: &Context, dir: &Path, id: SegmentId) -> bool {
+    let name = names::segment(id);
+    ctx.storage.list_dir(dir).is_ok_and(|entries| {
+        entries
+            .iter()
+            .any(|entry| entry.name == *name && entry.kind == crate::storage::EntryKind::File)
+    })
+}
+
+fn read_manifest(ctx: &Context, id: ShardId, dir: &Path) -> Result<(Manifest, bool)> {
+    let path = dir.join(names::MANIFEST);
+    let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
+    let bytes = read_file(ctx, &path)?;
+    let (manifest, copies) = Manifest::decode(&bytes).map_err(|fault| match fault {
+        manifest::Fault::Version(found) => {
+            Error::UnknownFormat { path: path.clone(), found, supported: FORMAT_VERSION }
+        }
+        fault => damaged(fault.to_string()),
+    })?;
+    if manifest.uuid != ctx.uuid || manifest.shard != id {
+        return Err(damaged("it belongs to another store or shard".to_owned()));
+    }
+    Ok((manifest, copies.are_intact()))
+}
+
+/// The records of a sealed segment by its hint; None where there is none.
+fn read_hint(
+    ctx: &Context,
+    dir: &Path,
+    entry: &SegmentEntry,
+    sealed: &Sealed,
+    segment: &Segment,
+) -> std::result::Result<Option<Vec<Candidate>>, String> {
+    let path = dir.join(names::hint(entry.id));
+    let refuse = |reason: &dyn std::fmt::Display| format!("{}: {reason}", path.display());
+    let bytes = match read_file(ctx, &path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let hint = Hint::open(&bytes).map_err(|fault| refuse(&fault))?;
+    let binding = Binding { uuid: ctx.uuid, shard: segment.shard, id: entry.id, role: entry.role };
+    if hint.header().binding != binding || hint.header().sealed != *sealed {
+        return Err(refuse(&"it is of another segment"));
+    }
+    let mut candidates = Vec::with_capacity(sealed.records as usize);
+    for item in hint.entries() {
+        let item = item.map_err(|fault| refuse(&fault))?;
+        if let Some(candidate) = Candidate::from_hint(segment.slot, &item) {
+            candidates.push(candidate);
+        }
+    }
+    Ok(Some(candidates))
+}

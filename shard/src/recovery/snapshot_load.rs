@@ -1,0 +1,87 @@
+//! Loading the keydir snapshot.
+//!
+//! The snapshot covers whole sealed segments, all of them durable and settled. A segment that was
+//! merged away since is in the manifest no longer: entries that point into it are left out, for the
+//! merge's outputs are newer than the snapshot and bring what still lived in it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use caskade_codec::ids::{SegmentId, Seqno};
+use caskade_codec::manifest::Manifest;
+use caskade_codec::names;
+use caskade_codec::snapshot::Snapshot;
+
+use super::scan::read_file;
+use crate::context::Context;
+use crate::keydir::{self, KeydirWriter};
+use crate::location::Location;
+
+/// A keydir filled from the snapshot.
+#[derive(Debug)]
+pub(super) struct LoadedKeydir {
+    pub(super) keydir: KeydirWriter,
+    /// The segments that the snapshot covers and that still exist.
+    pub(super) covered: HashMap<SegmentId, Covered>,
+    /// The last record that it takes into account.
+    pub(super) seqno: Seqno,
+    pub(super) keys: u64,
+}
+
+/// What the snapshot says of a segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Covered {
+    pub(super) slot: u32,
+    pub(super) live_bytes: u64,
+    pub(super) live_records: u64,
+}
+
+impl LoadedKeydir {
+    /// Loads the snapshot, if there is one. The error says why one that is there does not serve.
+    pub(super) fn read(
+        ctx: &Context,
+        dir: &Path,
+        manifest: &Manifest,
+    ) -> Result<Option<Self>, String> {
+        let bytes = match read_file(ctx, &dir.join(names::KEYDIR)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let snapshot = Snapshot::open(&bytes).map_err(|fault| fault.to_string())?;
+        let header = snapshot.header();
+        if header.uuid != manifest.uuid || header.shard != manifest.shard {
+            return Err("it belongs to another store or shard".to_owned());
+        }
+        if header.seqno > manifest.horizon {
+            return Err("it covers records that are not known to be durable".to_owned());
+        }
+        let mut covered = HashMap::new();
+        let mut gone = Vec::new();
+        for segment in &header.segments {
+            let entry = manifest.segments.iter().find(|entry| entry.id == segment.id);
+            match entry.map(|entry| entry.sealed().map(|sealed| sealed.len)) {
+                Some(Some(len)) if len == segment.len => {
+                    let &caskade_codec::snapshot::Segment { slot, live_bytes, live_records, .. } =
+                        segment;
+                    covered.insert(segment.id, Covered { slot, live_bytes, live_records });
+                }
+                Some(_) => return Err(format!("segment {} has another length", segment.id)),
+                None => gone.push(segment.slot),
+            }
+        }
+        let (mut keydir, _) = keydir::with_capacity(Arc::clone(&ctx.reclaim), header.keys);
+        let mut keys = 0;
+        for leaf in snapshot.leaves() {
+            for (hash, raw) in leaf.map_err(|fault| fault.to_string())?.entries() {
+                let location = Location::from_raw(raw).ok_or("a location is zero")?;
+                if gone.is_empty() || !gone.contains(&location.slot()) {
+                    keydir.insert_unique(hash, location);
+                    keys += 1;
+                }
+            }
+        }
+        Ok(Some(Self { keydir, covered, seqno: header.seqno, keys }))
+    }
+}
