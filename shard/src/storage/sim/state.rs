@@ -516,6 +516,11 @@ impl State {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Applies a change to both sides, after what is pending for the same name.
     fn settle(&mut self, change: &Change) {
         let earlier: Vec<_> =
