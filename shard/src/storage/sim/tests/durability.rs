@@ -78,10 +78,26 @@ fn stores_through_a_map_are_pending_like_writes() {
 }
 
 #[test]
+fn stores_alone_are_lost_at_once_or_in_a_later_life() {
+    for killed_before in [false, true] {
+        let (disk, file) = disk_with(&[1; 10]);
+        let map = file.map(10, MapMode::Write).unwrap();
+        map.store_for_tests(0, b"x");
+        if killed_before {
+            disk.kill();
+            assert_eq!(contents(&disk)[0], b'x');
+        }
+        disk.power_cut_with(&mut keep_none);
+        assert_eq!(contents(&disk), [1; 10]);
+    }
+}
+
+#[test]
 fn the_length_is_lost_apart_from_the_data() {
     let (disk, file) = disk_with(b"old");
     file.write_all_at(&[7; SECTOR], 3).unwrap();
-    let (seen, _) = outcomes(&disk, contents);
+    let (seen, runs) = outcomes(&disk, contents);
+    assert_eq!(runs, 4 + 2, "nobody is asked about a sector beyond the end");
     let mut whole = b"old".to_vec();
     whole.extend([7; SECTOR]);
     let mut first_only = whole.clone();

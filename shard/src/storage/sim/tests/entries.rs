@@ -148,10 +148,14 @@ fn planted_and_uprooted_files_are_durable_whatever_was_pending() {
 fn files_that_nobody_can_reach_are_forgotten() {
     let disk = SimDisk::new(1);
     let storage = disk.storage();
+    let held = storage.create(Path::new("/held")).unwrap();
+    held.write_all_at(b"x", 0).unwrap();
+    storage.remove(Path::new("/held")).unwrap();
     for _ in 0..1000 {
         storage.create(Path::new("/f")).unwrap();
         storage.remove(Path::new("/f")).unwrap();
         storage.sync_dir(Path::new("/")).unwrap();
     }
     assert!(disk.state().node_count() < 200);
+    assert_eq!(held.len().unwrap(), 1, "a handle keeps its file");
 }
