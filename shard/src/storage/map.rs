@@ -8,6 +8,8 @@
 //!   processes may change the bytes: whoever makes a reference proves that nobody does.
 
 use std::fmt;
+#[cfg(any(test, feature = "sim"))]
+use std::sync::Arc;
 
 use memmap2::MmapRaw;
 
@@ -39,6 +41,8 @@ pub struct Map {
 /// Keeps the memory of a [`Map`] in place. Dropped with it.
 enum Owner {
     Kernel(MmapRaw),
+    #[cfg(any(test, feature = "sim"))]
+    Simulated(#[expect(dead_code, reason = "held for its drop")] Arc<Memory>),
 }
 
 // SAFETY: a Map is a pointer to shared memory plus its owner, which is Send. Nothing in it belongs
@@ -52,6 +56,13 @@ impl Map {
     /// Wraps a mapping by the kernel, which was made for `mode`.
     pub(super) fn from_kernel(raw: MmapRaw, mode: MapMode) -> Map {
         Map { ptr: raw.as_mut_ptr(), len: raw.len(), mode, owner: Owner::Kernel(raw) }
+    }
+
+    /// Wraps the first `len` bytes of a simulated file's memory.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn from_memory(memory: Arc<Memory>, len: usize, mode: MapMode) -> Map {
+        assert!(len <= memory.capacity, "a map ends inside its memory");
+        Map { ptr: memory.ptr, len, mode, owner: Owner::Simulated(memory) }
     }
 
     /// The length in bytes, as asked for when mapping. The file may be shorter.
@@ -136,6 +147,8 @@ impl Map {
                 // Advice that the kernel refuses is advice not taken.
                 let _ = raw.advise(advice);
             }
+            #[cfg(any(test, feature = "sim"))]
+            Owner::Simulated(_) => {}
         }
     }
 
@@ -152,7 +165,23 @@ impl Map {
                     let _ = raw.advise_range(memmap2::Advice::PopulateWrite, start, len);
                 }
             }
+            #[cfg(any(test, feature = "sim"))]
+            Owner::Simulated(_) => {}
         }
+    }
+
+    /// Copies bytes out, for tests that are alone with the file and stay inside it.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn copy_for_tests(&self, offset: u64, len: usize) -> Vec<u8> {
+        // SAFETY: a test that is alone with the file and stays inside it, says the contract.
+        unsafe { self.bytes(offset, len) }.to_vec()
+    }
+
+    /// Stores bytes, for tests that are alone with the file and stay inside it.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn store_for_tests(&self, offset: u64, bytes: &[u8]) {
+        // SAFETY: a test that is alone with the file and stays inside it, says the contract.
+        unsafe { self.bytes_mut(offset, bytes.len()) }.copy_from_slice(bytes);
     }
 
     #[inline]
@@ -168,5 +197,103 @@ impl fmt::Debug for Map {
             .field("len", &self.len)
             .field("mode", &self.mode)
             .finish_non_exhaustive()
+    }
+}
+
+/// The live bytes of a simulated file: zeroed memory that never moves, shared by the file's maps.
+///
+/// Its methods copy bytes in and out, as the kernel does on behalf of reads, writes and syncs. A
+/// sync may run while another thread stores through a map. What it then copies is either the old or
+/// the new byte, which is all that a sync promises, and no decision rests on it. In the language's
+/// memory model this is a data race all the same, one the kernel hides from us on a real map. It
+/// stays as the known residue of the simulator, which product code never contains.
+#[cfg(any(test, feature = "sim"))]
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// Aligned up from `block`, or dangling where the capacity is 0.
+    ptr: *mut u8,
+    capacity: usize,
+    block: *mut u8,
+}
+
+#[cfg(any(test, feature = "sim"))]
+mod memory {
+    use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+    use std::ptr;
+
+    use super::Memory;
+
+    /// What users of a map may expect of its first byte.
+    const ALIGN: usize = 64;
+    /// The allocator gives large zeroed blocks of this alignment without touching their pages.
+    const BLOCK_ALIGN: usize = 16;
+
+    // SAFETY: the block is owned by this value alone and freed once, in any thread.
+    unsafe impl Send for Memory {}
+    // SAFETY: the fields never change. The bytes are shared as the type's page says.
+    unsafe impl Sync for Memory {}
+
+    impl Memory {
+        pub(in crate::storage) fn zeroed(capacity: usize) -> Memory {
+            if capacity == 0 {
+                return Memory {
+                    ptr: ptr::without_provenance_mut(ALIGN),
+                    capacity,
+                    block: ptr::null_mut(),
+                };
+            }
+            let layout = layout(capacity);
+            // SAFETY: the layout's size is not 0.
+            let block = unsafe { alloc_zeroed(layout) };
+            if block.is_null() {
+                handle_alloc_error(layout);
+            }
+            // SAFETY: aligning up moves by less than ALIGN, and the block is that much longer.
+            let ptr = unsafe { block.add(block.align_offset(ALIGN)) };
+            Memory { ptr, capacity, block }
+        }
+
+        pub(in crate::storage) fn capacity(&self) -> usize {
+            self.capacity
+        }
+
+        pub(in crate::storage) fn copy_out(&self, offset: usize, out: &mut [u8]) {
+            self.check(offset, out.len());
+            // SAFETY: the source is inside the memory (checked); `out` is exclusive, so the two do
+            // not overlap. Racing stores: see the type's page.
+            unsafe { ptr::copy_nonoverlapping(self.ptr.add(offset), out.as_mut_ptr(), out.len()) }
+        }
+
+        pub(in crate::storage) fn copy_in(&self, offset: usize, bytes: &[u8]) {
+            self.check(offset, bytes.len());
+            // SAFETY: the target is inside the memory (checked). `bytes` is no slice of a map on
+            // the same bytes: its holder promised that nobody stores there.
+            unsafe { ptr::copy(bytes.as_ptr(), self.ptr.add(offset), bytes.len()) }
+        }
+
+        pub(in crate::storage) fn zero(&self, offset: usize, len: usize) {
+            self.check(offset, len);
+            // SAFETY: the range is inside the memory (checked).
+            unsafe { ptr::write_bytes(self.ptr.add(offset), 0, len) }
+        }
+
+        fn check(&self, offset: usize, len: usize) {
+            let fits = offset.checked_add(len).is_some_and(|end| end <= self.capacity);
+            assert!(fits, "{len} bytes at {offset} are outside {} bytes", self.capacity);
+        }
+    }
+
+    impl Drop for Memory {
+        fn drop(&mut self) {
+            if !self.block.is_null() {
+                // SAFETY: the block came from the allocator with this layout; this is its only
+                // owner, and every map of it holds this owner.
+                unsafe { dealloc(self.block, layout(self.capacity)) }
+            }
+        }
+    }
+
+    fn layout(capacity: usize) -> Layout {
+        Layout::from_size_align(capacity + ALIGN, BLOCK_ALIGN).expect("a file fits the memory")
     }
 }

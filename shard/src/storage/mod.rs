@@ -32,6 +32,10 @@
 mod map;
 mod real;
 mod replace;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+#[cfg(any(test, feature = "sim"))]
+pub mod suite;
 
 use std::ffi::OsString;
 use std::fmt::Debug;

@@ -105,3 +105,78 @@ fn write_temporary(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<(
 fn at(step: ReplaceStep) -> impl Fn(io::Error) -> ReplaceFault {
     move |source| ReplaceFault { step, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rustix::io::Errno;
+
+    use super::super::sim::{CrashEffect, Exhaustive, Repeat, SimDisk};
+    use super::*;
+
+    const OLD: &[u8] = b"old";
+
+    type Replace = fn(&dyn Storage, &Path, &str, &[u8]) -> Result<(), ReplaceFault>;
+
+    fn disk() -> SimDisk {
+        let disk = SimDisk::new(1);
+        disk.write_file("/META", OLD).unwrap();
+        disk
+    }
+
+    /// What META may hold after a power cut now.
+    fn outcomes(disk: &SimDisk) -> BTreeSet<Vec<u8>> {
+        let mut all = Exhaustive::new();
+        let mut seen = BTreeSet::new();
+        while all.next_run() {
+            let fork = disk.fork();
+            fork.power_cut_with(&mut all);
+            seen.insert(fork.read_file("/META").expect("META is always there"));
+        }
+        seen
+    }
+
+    #[test]
+    fn a_crash_in_any_call_leaves_the_old_or_the_new_contents() {
+        let new = vec![7; 1500];
+        for run in [replace as Replace, replace_without_dir_sync] {
+            for effect in [CrashEffect::Nothing, CrashEffect::Whole] {
+                for call in 1.. {
+                    let disk = disk();
+                    disk.faults().crash_at_call(call, effect);
+                    let done = run(&*disk.storage(), Path::new("/"), "META", &new).is_ok();
+                    let seen = outcomes(&disk);
+                    assert!(seen.iter().all(|bytes| *bytes == OLD || *bytes == new), "{seen:?}");
+                    if done {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_directory_sync_is_what_makes_it_durable() {
+        let (first, second) = (disk(), disk());
+        replace(&*first.storage(), Path::new("/"), "META", b"new").unwrap();
+        replace_without_dir_sync(&*second.storage(), Path::new("/"), "META", b"new").unwrap();
+        assert_eq!(outcomes(&first), BTreeSet::from([b"new".to_vec()]));
+        assert_eq!(outcomes(&second), BTreeSet::from([OLD.to_vec(), b"new".to_vec()]));
+    }
+
+    #[test]
+    fn a_failure_says_what_became_of_the_target_and_leaves_no_rubbish() {
+        use ReplaceStep::{Create, Rename, Sync, SyncDir, Write};
+        for (call, step) in [Create, Write, Sync, Rename, SyncDir].into_iter().enumerate() {
+            let disk = disk();
+            disk.faults().fail_call(call as u64 + 1, Repeat::Once, Errno::IO.raw_os_error());
+            let fault = replace(&*disk.storage(), Path::new("/"), "META", b"new").unwrap_err();
+            assert_eq!(fault.step, step);
+            assert_eq!(fault.is_sync(), matches!(step, Sync | SyncDir));
+            assert!(!disk.exists("/META.tmp"));
+            let unchanged = disk.read_file("/META").unwrap() == OLD;
+            assert_eq!(fault.target_is_unchanged(), unchanged);
+        }
+    }
+}
