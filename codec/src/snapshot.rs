@@ -5,6 +5,9 @@
 //! - leaves are sorted by their first hash, and each entry's hash lies in its leaf's range;
 //! - header and leaves are checksummed apart, and a leaf's checksum starts from its index, so leaves
 //!   cannot trade places.
+//!
+//! A leaf stores its entries in columns, each as narrow as its values allow: a snapshot and the
+//! hints together have a budget of 15 bytes a key.
 
 pub use crate::fault::Fault;
 
@@ -43,15 +46,16 @@ const CRC_LEN: usize = 4;
 const LEAF_CRC_AT: usize = 0;
 const LEAF_COUNT_AT: usize = LEAF_CRC_AT + 4;
 const LEAF_FIRST_HASH_AT: usize = LEAF_COUNT_AT + 4;
-const LEAF_RESERVED_AT: usize = LEAF_FIRST_HASH_AT + 4;
-const LEAF_HEAD_LEN: usize = LEAF_RESERVED_AT + 4;
+const LEAF_WIDTHS_AT: usize = LEAF_FIRST_HASH_AT + 4;
+const LEAF_HEAD_LEN: usize = LEAF_WIDTHS_AT + 4;
 const _: () = assert!(LEAF_HEAD_LEN == 16);
 
-const HASH_LEN: usize = 4;
-const LOCATION_LEN: usize = 8;
-const ENTRY_LEN: usize = HASH_LEN + LOCATION_LEN;
-
-const SLOT_SHIFT: u32 = 40;
+/// A location's low half: the offset in units of 8.
+const UNITS_MASK: u64 = u32::MAX as u64;
+/// Above it: the size class.
+const CLASS_SHIFT: u32 = 32;
+/// Above that: the slot.
+const SLOT_SHIFT: u32 = CLASS_SHIFT + 8;
 /// Slots are 1 to this.
 pub const SLOT_MAX: u32 = (1 << (u64::BITS - SLOT_SHIFT)) - 1;
 
@@ -193,23 +197,77 @@ impl Segment {
     }
 }
 
+/// How many bytes a leaf's columns spend on each entry. The class takes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Widths {
+    hash: usize,
+    slot: usize,
+    units: usize,
+}
+
+impl Widths {
+    const CLASS: usize = 1;
+    const HASH_MAX: usize = 4;
+    const SLOT_MAX: usize = 3;
+    const UNITS_MAX: usize = 4;
+
+    /// The least that holds every entry.
+    fn of(first_hash: u32, entries: &[(u32, u64)]) -> Self {
+        let (mut hash, mut slot, mut units) = (0, 0, 0);
+        for &(entry_hash, location) in entries {
+            hash |= entry_hash.wrapping_sub(first_hash);
+            slot |= (location >> SLOT_SHIFT) as u32;
+            units |= location as u32;
+        }
+        Self { hash: byte_len(hash), slot: byte_len(slot), units: byte_len(units) }
+    }
+
+    fn encode(self) -> [u8; 4] {
+        [self.hash as u8, self.slot as u8, self.units as u8, 0]
+    }
+
+    fn decode([hash, slot, units, zero]: [u8; 4]) -> Result<Self, Fault> {
+        let widths = Self { hash: hash.into(), slot: slot.into(), units: units.into() };
+        let are_possible = widths.hash <= Self::HASH_MAX
+            && widths.slot <= Self::SLOT_MAX
+            && widths.units <= Self::UNITS_MAX
+            && zero == 0;
+        if are_possible { Ok(widths) } else { Err(Fault::Field("widths")) }
+    }
+
+    const fn entry_len(self) -> usize {
+        self.hash + self.slot + Self::CLASS + self.units
+    }
+}
+
+const fn byte_len(value: u32) -> usize {
+    (u32::BITS - value.leading_zeros()).div_ceil(8) as usize
+}
+
 /// Appends leaf number `index`: its first hash, then hash and location of each entry.
 ///
 /// # Panics
-/// If there are 2³² entries or more.
+/// If a hash is below the first one, or there are 2³² entries or more.
 pub fn encode_leaf(index: u32, first_hash: u32, entries: &[(u32, u64)], out: &mut Vec<u8>) {
     let start = out.len();
     let count = u32::try_from(entries.len()).expect("a leaf is far smaller than its counter");
-    out.reserve(LEAF_HEAD_LEN + entries.len() * ENTRY_LEN);
+    let widths = Widths::of(first_hash, entries);
+    out.reserve(LEAF_HEAD_LEN + entries.len() * widths.entry_len());
     out.resize(start + LEAF_HEAD_LEN, 0);
     let head = &mut out[start..];
     bytes::put_u32(head, LEAF_COUNT_AT, count);
     bytes::put_u32(head, LEAF_FIRST_HASH_AT, first_hash);
+    bytes::put(head, LEAF_WIDTHS_AT, &widths.encode());
     for (hash, _) in entries {
-        out.extend_from_slice(&hash.to_le_bytes());
+        let above = hash.checked_sub(first_hash).expect("a leaf's hashes are in its range");
+        out.extend_from_slice(&above.to_le_bytes()[..widths.hash]);
     }
     for (_, location) in entries {
-        out.extend_from_slice(&location.to_le_bytes());
+        out.extend_from_slice(&(location >> SLOT_SHIFT).to_le_bytes()[..widths.slot]);
+    }
+    out.extend(entries.iter().map(|(_, location)| (location >> CLASS_SHIFT) as u8));
+    for (_, location) in entries {
+        out.extend_from_slice(&(location & UNITS_MASK).to_le_bytes()[..widths.units]);
     }
     let leaf = &mut out[start..];
     let crc = checksum::extend(index, &leaf[LEAF_COUNT_AT..]);
@@ -281,32 +339,57 @@ impl SlotSet {
 pub struct Leaf<'a> {
     /// The lowest hash that the leaf may hold.
     pub first_hash: u32,
+    widths: Widths,
     hashes: &'a [u8],
-    locations: &'a [u8],
+    slots: &'a [u8],
+    classes: &'a [u8],
+    units: &'a [u8],
 }
 
-impl Leaf<'_> {
+impl<'a> Leaf<'a> {
+    /// `columns` are as long as `count` entries of these widths.
+    fn new(first_hash: u32, widths: Widths, count: usize, columns: &'a [u8]) -> Self {
+        let (hashes, rest) = columns.split_at(count * widths.hash);
+        let (slots, rest) = rest.split_at(count * widths.slot);
+        let (classes, units) = rest.split_at(count * Widths::CLASS);
+        Self { first_hash, widths, hashes, slots, classes, units }
+    }
+
     /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.hashes.len() / HASH_LEN
+        self.classes.len()
     }
 
     /// Whether it holds none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.hashes.is_empty()
+        self.classes.is_empty()
     }
 
     /// Hash and location of each entry, in the order they were written.
     #[must_use]
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = (u32, u64)> {
-        let hashes = self.hashes.chunks_exact(HASH_LEN);
-        let locations = self.locations.chunks_exact(LOCATION_LEN);
-        hashes
-            .zip(locations)
-            .map(|(hash, location)| (bytes::get_u32(hash, 0), bytes::get_u64(location, 0)))
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (u32, u64)> + use<'a> {
+        let Self { first_hash, widths, hashes, slots, classes, units } = *self;
+        classes.iter().enumerate().map(move |(index, &class)| {
+            let slot = u64::from(column_value(slots, widths.slot, index));
+            let units = u64::from(column_value(units, widths.units, index));
+            let location = slot << SLOT_SHIFT | u64::from(class) << CLASS_SHIFT | units;
+            (first_hash.wrapping_add(column_value(hashes, widths.hash, index)), location)
+        })
     }
+}
+
+/// One entry's value of a column. Away from the column's end it is one load and a mask.
+#[inline]
+fn column_value(column: &[u8], width: usize, index: usize) -> u32 {
+    let rest = &column[index * width..];
+    if let Some(bytes) = rest.first_chunk::<4>() {
+        return (u64::from(u32::from_le_bytes(*bytes)) & ((1 << (8 * width)) - 1)) as u32;
+    }
+    let mut bytes = [0; 4];
+    bytes[..width].copy_from_slice(&rest[..width]);
+    u32::from_le_bytes(bytes)
 }
 
 /// Iterates over a snapshot's leaves.
@@ -322,20 +405,18 @@ pub struct Leaves<'a> {
 
 impl<'a> Leaves<'a> {
     fn read(&mut self) -> Result<Leaf<'a>, Fault> {
+        // The widths are refused before the checksum is known: whichever is wrong, so is the leaf.
         let head = self.rest.first_chunk::<LEAF_HEAD_LEN>().ok_or(Fault::Length)?;
         let count = bytes::get_u32(head, LEAF_COUNT_AT) as usize;
-        let len = LEAF_HEAD_LEN + count * ENTRY_LEN;
+        let widths = Widths::decode(bytes::get(head, LEAF_WIDTHS_AT))?;
+        let len = LEAF_HEAD_LEN + count * widths.entry_len();
         let (leaf, rest) = self.rest.split_at_checked(len).ok_or(Fault::Length)?;
         let crc = checksum::extend(self.index, &leaf[LEAF_COUNT_AT..]);
         if bytes::get_u32(leaf, LEAF_CRC_AT) != crc {
             return Err(Fault::Checksum);
         }
-        if bytes::get_u32(leaf, LEAF_RESERVED_AT) != 0 {
-            return Err(Fault::Field("reserved"));
-        }
-        let (hashes, locations) = leaf[LEAF_HEAD_LEN..].split_at(count * HASH_LEN);
-        let first_hash = bytes::get_u32(leaf, LEAF_FIRST_HASH_AT);
-        let leaf = Leaf { first_hash, hashes, locations };
+        let first_hash = bytes::get_u32(head, LEAF_FIRST_HASH_AT);
+        let leaf = Leaf::new(first_hash, widths, count, &leaf[LEAF_HEAD_LEN..]);
         self.check(&leaf)?;
         self.rest = rest;
         self.index += 1;
@@ -443,7 +524,6 @@ mod tests {
             read(&file(&header, leaves)).expect_err("must be refused")
         };
         assert_eq!(refused(header(1, 2), &[(0, &[(1, here)])]), Fault::Field("keys"));
-        assert_eq!(refused(header(1, 1), &[(2, &[(1, here)])]), Fault::Field("hash"));
         for slot in [0, 2, 69, 71, u64::from(SLOT_MAX)] {
             let entry = (1, location(slot));
             assert_eq!(refused(header(1, 1), &[(0, &[entry])]), Fault::Field("location"));
@@ -452,6 +532,37 @@ mod tests {
         assert_eq!(refused(header(2, 0), &twice), Fault::Field("leaf order"));
         assert_eq!(refused(header(1, 0), &twice), Fault::Length, "one leaf too many");
         assert_eq!(refused(header(3, 0), &[(0, &[]), (1, &[])]), Fault::Length, "one too few");
+    }
+
+    #[test]
+    fn columns_are_as_narrow_as_their_values() {
+        let cost = |entries: &[(u32, u64)]| {
+            let mut out = Vec::new();
+            encode_leaf(0, 1000, entries, &mut out);
+            out.len() - LEAF_HEAD_LEN
+        };
+        assert_eq!(cost(&[(1000, 0)]), 1, "only the class");
+        assert_eq!(cost(&[(1255, location(1))]), 1 + 1 + 1 + 1);
+        assert_eq!(cost(&[(1256, location(256))]), 2 + 2 + 1 + 1);
+        assert_eq!(cost(&[(u32::MAX, u64::MAX)]), 4 + 3 + 1 + 4);
+    }
+
+    #[test]
+    fn impossible_leaves_are_refused() {
+        let refused = |change: &dyn Fn(&mut [u8])| {
+            let header = header(1, 1).encode();
+            let mut leaf = Vec::new();
+            encode_leaf(0, 0, &[(u32::MAX, location(1))], &mut leaf);
+            change(&mut leaf);
+            let crc = checksum::of(&leaf[LEAF_COUNT_AT..]);
+            bytes::put_u32(&mut leaf, LEAF_CRC_AT, crc);
+            read(&[header, leaf].concat()).expect_err("must be refused")
+        };
+        assert_eq!(refused(&|leaf| leaf[LEAF_FIRST_HASH_AT] = 2), Fault::Field("hash"));
+        for column in 0..4 {
+            assert_eq!(refused(&|leaf| leaf[LEAF_WIDTHS_AT + column] = 5), Fault::Field("widths"));
+        }
+        assert_eq!(refused(&|leaf| leaf[LEAF_COUNT_AT + 3] = 0xFF), Fault::Length);
     }
 
     #[test]
