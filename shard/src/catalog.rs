@@ -33,6 +33,15 @@ impl Catalog {
         self.manifest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes the next segment id. Should the process end before the manifest is published, the
+    /// file of that id is removed by the next open, and the id is free again.
+    pub fn take_id(&self) -> SegmentId {
+        let mut manifest = self.manifest();
+        let id = manifest.next_segment;
+        manifest.next_segment = SegmentId(id.0 + 1);
+        id
+    }
+
     /// Replaces the manifest by an edited one, durably. On failure the old one stays.
     pub fn publish<T>(&self, ctx: &Context, edit: impl FnOnce(&mut Manifest) -> T) -> Result<T> {
         let mut current = self.manifest();

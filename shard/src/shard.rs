@@ -2,7 +2,7 @@
 //!
 //! The work lies in the paths: `write_path`, `read_path`, `seal`, `merge`, `recovery`, `snapshot`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +42,8 @@ pub struct Shard {
     writer: Mutex<Writer>,
     pub(crate) ahead: Mutex<Ahead>,
     pub(crate) catalog: Catalog,
+    /// Sealed segments with a damaged record: never merged, or its last trace would go.
+    damaged: Mutex<HashSet<SegmentId>>,
 }
 
 /// Counts since the store was opened.
@@ -148,6 +150,7 @@ impl Shard {
             writer: Mutex::new(Writer { keydir, log }),
             ahead: Mutex::new(Ahead { ids: unused, ready: None }),
             catalog,
+            damaged: Mutex::default(),
         }
     }
 
@@ -157,6 +160,10 @@ impl Shard {
 
     pub(crate) fn ahead(&self) -> MutexGuard<'_, Ahead> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn damaged(&self) -> MutexGuard<'_, HashSet<SegmentId>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn upkeep(&self) -> MutexGuard<'_, ()> {

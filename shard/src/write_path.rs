@@ -3,6 +3,7 @@
 //! A record is complete in its segment before the keydir names it; an append that fails publishes
 //! nothing. Sequence numbers in the log are dense, so an append that fails uses none up.
 
+use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard};
 
 use caskade_codec::hash::keydir_bits;
@@ -13,6 +14,7 @@ use caskade_codec::segment::{self, Role, SEGMENT_LEN_MAX};
 use crate::catalog::list_ahead;
 use crate::context::Event;
 use crate::error::{At, Error, Result};
+use crate::keydir::Snapshot;
 use crate::location::Location;
 use crate::log_file::{Cut, LogFile, ShardSet};
 use crate::read_path::{Found, Probe};
@@ -293,6 +295,17 @@ impl Locked<'_> {
         self.shard.add_bytes(bytes);
     }
 
+    pub(crate) fn snapshot_keydir(&mut self) -> Snapshot {
+        self.writer.keydir.snapshot()
+    }
+
+    /// Live bytes and records of each segment, by slot.
+    pub(crate) fn usage_by_slot(&self) -> HashMap<u32, (u64, u64)> {
+        let guard = self.shard.ctx.reclaim.enter();
+        let segments = self.shard.segments.all(&guard);
+        segments.iter().map(|segment| (segment.slot, segment.usage.get())).collect()
+    }
+
     /// The shards that must become durable together with this one.
     pub fn entangled(&self) -> ShardSet {
         self.writer.log.entangled
@@ -426,11 +439,16 @@ impl Shard {
         }
     }
 
-    /// Sizes for a segment that must take a record of `len` bytes: in step with the shard's.
-    fn sizes(&self, len: u64) -> Result<Sizes> {
+    /// Capacity of a segment that is made now: in step with the shard's size.
+    pub(crate) fn ordinary_segment_bytes(&self) -> u64 {
         let config = &self.ctx.config;
         let wanted = (self.total_bytes() / 4).next_power_of_two();
-        let ordinary = wanted.clamp(config.segment_bytes_min, config.segment_bytes_max);
+        wanted.clamp(config.segment_bytes_min, config.segment_bytes_max)
+    }
+
+    /// Sizes for a segment that must take a record of `len` bytes: in step with the shard's.
+    fn sizes(&self, len: u64) -> Result<Sizes> {
+        let ordinary = self.ordinary_segment_bytes();
         let headroom = (ordinary / 64).min(16 << 10);
         let capacity = ordinary.max(segment::HEADER_LEN as u64 + len + headroom);
         if capacity > SEGMENT_LEN_MAX {

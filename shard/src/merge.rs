@@ -1,0 +1,486 @@
+//! Merging: what lives in some sealed segments moves to new ones, and the old ones go.
+//!
+//! Readers and writers go on. The order, and why:
+//! 1. Live records are copied, with their sequence numbers, to segments that nobody knows yet.
+//!    Outputs and hints are synced, then the directory, or a crash could lose both copies.
+//! 2. The log is made durable and its batches settled, since a record was left behind only because
+//!    a newer one stands in the log: that one must not be lost.
+//! 3. The manifest names the outputs instead of the inputs. From here on a crash finds the outputs.
+//! 4. The keydir is pointed at the copies, each only if it still points at the original.
+//! 5. The inputs are unlinked. Readers that still use one keep its mapping.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use caskade_codec::hash::keydir_bits;
+use caskade_codec::hint::{self, Binding};
+use caskade_codec::ids::{SegmentId, Seqno};
+use caskade_codec::manifest::{SegmentEntry, State};
+use caskade_codec::names;
+use caskade_codec::record::{self, Draft, Flags, Frame, Kind, Record};
+use caskade_codec::segment::{self, HEADER_LEN, Role, SEGMENT_LEN_MAX, Scanner, Sealed, Tally};
+
+use crate::error::{At, Result};
+use crate::location::Location;
+use crate::merge_policy::{self, Plan, SegmentStats, ShardStats};
+use crate::read_path::Probe;
+use crate::reclaim::Guard;
+use crate::segment::{Segment, Sizes, Tail};
+use crate::shard::Shard;
+
+/// Relocations that are done under one hold of the writer lock.
+const INSTALL_STEP: usize = 256;
+
+/// What merging needs from the store around the shard.
+pub trait Surroundings {
+    /// Makes the shard's log durable up to now, and settles its batches.
+    fn settle(&self) -> Result<()>;
+    /// Told after some bytes were copied. May sleep; fails to stop the merge.
+    fn pace(&self, bytes: u64) -> Result<()>;
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Segments that are gone.
+    pub inputs: usize,
+    /// Segments that came.
+    pub outputs: usize,
+    /// Bytes written.
+    pub copied_bytes: u64,
+    /// Bytes of the files that are gone.
+    pub freed_bytes: u64,
+}
+
+/// One segment to be merged away.
+struct Input {
+    segment: Arc<Segment>,
+    sealed: Sealed,
+}
+
+/// A segment being filled by a merge.
+struct Output {
+    tail: Tail,
+    tally: Tally,
+    hint: hint::Builder,
+    moves: Vec<Move>,
+}
+
+/// A record that goes from one place to another.
+struct Move {
+    hash: u32,
+    from: Location,
+    to: Location,
+    len: u64,
+}
+
+/// What a merge has produced so far.
+#[derive(Default)]
+struct Product {
+    outputs: Vec<Output>,
+    /// Expired records that nothing replaces: the keydir forgets them.
+    expired: Vec<(u32, Location, u64)>,
+}
+
+impl Shard {
+    /// Counts for the merge policy.
+    pub fn merge_stats(&self) -> (Vec<SegmentStats>, ShardStats) {
+        let guard = self.ctx.reclaim.enter();
+        let live: std::collections::HashMap<SegmentId, (u64, u64)> =
+            self.segments.all(&guard).iter().map(|s| (s.id, s.usage.get())).collect();
+        let manifest = self.catalog.manifest().clone();
+        let segments = manifest
+            .segments
+            .iter()
+            .filter_map(|entry| {
+                let sealed = entry.sealed()?;
+                Some(SegmentStats {
+                    id: entry.id,
+                    len: sealed.len,
+                    live_bytes: live.get(&entry.id)?.0,
+                    tombstone_bytes: sealed.tombstone_bytes,
+                    min_seqno: sealed.min_seqno,
+                    max_seqno: sealed.max_seqno,
+                    expiry_max: sealed.expiry_max,
+                })
+            })
+            .collect();
+        let cut = self.cut();
+        let config = &self.ctx.config;
+        let segment_bytes = self.ordinary_segment_bytes();
+        let shard = ShardStats {
+            open_bytes: cut.files.iter().map(|(_, end)| end).sum(),
+            open_live_bytes: cut.files.iter().map(|(f, _)| f.segment.usage.get().0).sum(),
+            now_ms: self.ctx.storage.wall_ms(),
+            max_space_amp: config.max_space_amp,
+            segment_bytes,
+            job_bytes_max: segment_bytes.saturating_mul(4).max(16 << 20),
+        };
+        (segments, shard)
+    }
+
+    /// Does what the policy says is worth most. None if nothing pays.
+    pub fn merge_by_policy(&self, around: &dyn Surroundings) -> Result<Option<Outcome>> {
+        let _upkeep = self.upkeep();
+        let (mut segments, stats) = self.merge_stats();
+        let damaged = self.damaged().clone();
+        segments.retain(|segment| !damaged.contains(&segment.id));
+        match merge_policy::plan(&segments, &stats) {
+            Plan::Nothing => Ok(None),
+            Plan::Drop(ids) => self.drop_segments(&ids, around).map(Some),
+            Plan::Merge(ids) => self.merge_segments(&ids, around).map(Some),
+            Plan::EndActive => {
+                self.lock()?.end_active();
+                self.seal_ended_locked()?;
+                Ok(Some(Outcome::default()))
+            }
+        }
+    }
+
+    /// Merges all segments, the active one included.
+    pub fn merge_all(&self, around: &dyn Surroundings) -> Result<Outcome> {
+        let _upkeep = self.upkeep();
+        self.lock()?.end_active();
+        self.seal_ended_locked()?;
+        let ids: Vec<_> = self.sealed_inputs(None).iter().map(|input| input.segment.id).collect();
+        if ids.is_empty() {
+            return Ok(Outcome::default());
+        }
+        self.merge_segments(&ids, around)
+    }
+
+    fn sealed_inputs(&self, ids: Option<&[SegmentId]>) -> Vec<Input> {
+        let guard = self.ctx.reclaim.enter();
+        let segments = self.segments.all(&guard);
+        let manifest = self.catalog.manifest();
+        let mut inputs: Vec<Input> = manifest
+            .segments
+            .iter()
+            .filter(|entry| ids.is_none_or(|ids| ids.contains(&entry.id)))
+            .filter_map(|entry| {
+                let segment = segments.iter().find(|segment| segment.id == entry.id)?;
+                Some(Input { segment: Arc::clone(segment), sealed: *entry.sealed()? })
+            })
+            .collect();
+        inputs.sort_by_key(|input| input.segment.id);
+        inputs
+    }
+
+    /// Removes segments in which nothing lives, or everything is expired, without reading them.
+    fn drop_segments(&self, ids: &[SegmentId], around: &dyn Surroundings) -> Result<Outcome> {
+        let inputs = self.sealed_inputs(Some(ids));
+        around.settle()?;
+        self.commit(&inputs, Vec::new())?;
+        let slots: HashSet<u32> = inputs.iter().map(|input| input.segment.slot).collect();
+        if inputs.iter().any(|input| input.segment.usage.get().1 > 0) {
+            self.forget_slots(&slots);
+        }
+        Ok(self.retire(&inputs, 0, 0))
+    }
+
+    /// Takes everything that lies in these slots out of the keydir.
+    fn forget_slots(&self, slots: &HashSet<u32>) {
+        let mut from = Some(0);
+        while let Some(first) = from {
+            let mut found = Vec::new();
+            {
+                let guard = self.ctx.reclaim.enter();
+                from = self.keydir.visit_leaf(&guard, first, &mut |hash, location| {
+                    if slots.contains(&location.slot()) {
+                        found.push((hash, location));
+                    }
+                });
+            }
+            let mut writer = self.writer();
+            for (hash, gone) in found {
+                let entry = writer.keydir.entry(hash, |location| location == gone);
+                if entry.current().is_some() {
+                    entry.remove();
+                }
+            }
+        }
+    }
+
+    fn merge_segments(&self, ids: &[SegmentId], around: &dyn Surroundings) -> Result<Outcome> {
+        let inputs = self.sealed_inputs(Some(ids));
+        let mut product = Product::default();
+        let copied = self.copy(&inputs, &mut product, around).and_then(|()| {
+            let entries = self.finish_outputs(&mut product)?;
+            around.settle()?;
+            self.commit(&inputs, entries)
+        });
+        if let Err(error) = copied {
+            self.abandon(product);
+            return Err(error);
+        }
+        let (outputs, copied_bytes) = self.install(&inputs, product);
+        self.counters.merges.fetch_add(1, Ordering::Relaxed);
+        Ok(self.retire(&inputs, outputs, copied_bytes))
+    }
+
+    fn copy(
+        &self,
+        inputs: &[Input],
+        product: &mut Product,
+        around: &dyn Surroundings,
+    ) -> Result<()> {
+        let is_input: HashSet<SegmentId> = inputs.iter().map(|input| input.segment.id).collect();
+        let oldest_outside = self
+            .sealed_inputs(None)
+            .iter()
+            .filter(|other| !is_input.contains(&other.segment.id))
+            .map(|other| other.sealed.min_seqno)
+            .min()
+            .unwrap_or(Seqno(u64::MAX));
+        let now_ms = self.ctx.storage.wall_ms();
+        let mut remaining: u64 = inputs.iter().map(|input| input.sealed.len).sum();
+        for input in inputs {
+            let segment = &input.segment;
+            let bytes = segment.published(input.sealed.len);
+            let mut paced = 0;
+            let mut reached = HEADER_LEN as u64;
+            for (offset, frame) in Scanner::new(bytes, segment.salt, HEADER_LEN as u64) {
+                let Frame::Record(record) = frame else { break };
+                reached = offset + record.frame_len as u64;
+                paced += record.frame_len as u64;
+                if paced > 256 << 10 {
+                    around.pace(std::mem::take(&mut paced))?;
+                    self.ctx.poison.check()?;
+                }
+                let guard = self.ctx.reclaim.enter();
+                self.copy_record(
+                    segment,
+                    offset,
+                    &record,
+                    now_ms,
+                    oldest_outside,
+                    remaining,
+                    product,
+                    &guard,
+                )?;
+            }
+            if reached != input.sealed.len {
+                // Merging would lose the only trace of what was here.
+                self.damaged().insert(segment.id);
+                return Err(segment.corrupt(reached, "a record is damaged; the segment is kept"));
+            }
+            remaining -= input.sealed.len;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the loop's state, from the one loop above")]
+    fn copy_record(
+        &self,
+        segment: &Segment,
+        offset: u64,
+        record: &Record<'_>,
+        now_ms: u64,
+        oldest_outside: Seqno,
+        remaining: u64,
+        product: &mut Product,
+        guard: &Guard<'_>,
+    ) -> Result<()> {
+        // Older records of the key may hide behind this one, unless nothing outside is older.
+        let hides_something = oldest_outside < record.seqno;
+        match record.kind {
+            Kind::Batch | Kind::Marker => Ok(()),
+            Kind::Tombstone => {
+                let hash = self.ctx.hasher.hash(record.key);
+                // A newer put of the key hides the older ones as well.
+                if hides_something && !self.has_key(guard, hash, record.key) {
+                    self.append(product, record, None, remaining)?;
+                }
+                Ok(())
+            }
+            Kind::Put => {
+                let hash = keydir_bits(self.ctx.hasher.hash(record.key));
+                let here = Location::new(segment.slot, offset, record.frame_len);
+                if self.keydir.find(guard, hash, |location| location == here).is_none() {
+                    return Ok(());
+                }
+                if record.expiry.is_some_and(|at| at <= now_ms) {
+                    product.expired.push((hash, here, record.frame_len as u64));
+                    if hides_something {
+                        let tombstone = Record {
+                            kind: Kind::Tombstone,
+                            flags: Flags::NONE,
+                            expiry: None,
+                            value: &[],
+                            ..*record
+                        };
+                        self.append(product, &tombstone, None, remaining)?;
+                    }
+                    return Ok(());
+                }
+                self.append(product, record, Some((hash, here, segment.id)), remaining)
+            }
+        }
+    }
+
+    fn has_key(&self, guard: &Guard<'_>, hash: u64, key: &[u8]) -> bool {
+        self.keydir
+            .find(guard, keydir_bits(hash), |location| {
+                matches!(self.probe(guard, location, key), Probe::Match(_))
+            })
+            .is_some()
+    }
+
+    /// Adds a record to the outputs.
+    fn append(
+        &self,
+        product: &mut Product,
+        record: &Record<'_>,
+        origin: Option<(u32, Location, SegmentId)>,
+        remaining: u64,
+    ) -> Result<()> {
+        let draft = Draft {
+            kind: record.kind,
+            flags: record.flags.without(Flags::IN_BATCH).without(Flags::EXPIRY),
+            seqno: record.seqno,
+            expiry: record.expiry,
+            key: record.key,
+            value: record.value,
+        };
+        let len = draft.frame_len();
+        if !product.outputs.last().is_some_and(|output| output.tail.fits(len as u64, false)) {
+            product.outputs.push(self.new_output(len as u64, remaining)?);
+        }
+        let output = product.outputs.last_mut().expect("there is one now");
+        output.tail.make_ready(len as u64, false)?;
+        let salt = output.tail.segment().salt;
+        let mut crc = 0;
+        let offset = output
+            .tail
+            .write(len, |offset, out| crc = draft.encode(record::seed(salt, offset), out))?;
+        let copy = Record { frame_len: len, crc, flags: draft.flags, ..*record };
+        output.tally.push(&copy);
+        let mut entry = crate::seal::hint_entry(&self.ctx, offset, &copy);
+        if let Some((hash, from, id)) = origin {
+            entry.origin = Some((id, from.offset()));
+            let to = Location::new(output.tail.segment().slot, offset, len);
+            output.moves.push(Move { hash, from, to, len: len as u64 });
+        }
+        output.hint.push(&entry);
+        Ok(())
+    }
+
+    fn new_output(&self, len: u64, remaining: u64) -> Result<Output> {
+        let id = self.catalog.take_id();
+        let salt = self.ctx.salt()?;
+        let path = self.dir.join(names::segment(id));
+        let file = self.ctx.storage.create(&path).at("create", &path)?;
+        let header =
+            segment::Header { uuid: self.ctx.uuid, shard: self.id, id, role: Role::Merged, salt };
+        let wanted = (HEADER_LEN as u64 + remaining).min(self.ordinary_segment_bytes());
+        let capacity = wanted.max(HEADER_LEN as u64 + len).min(SEGMENT_LEN_MAX);
+        let sizes = Sizes { capacity, chunk: capacity.min(1 << 20), headroom: 0 };
+        let slot = self.segments.reserve();
+        let tail = Tail::create(file, &header, slot, path.clone(), sizes).inspect_err(|_| {
+            self.segments.release(slot);
+            let _ = self.ctx.storage.remove(&path);
+        })?;
+        let binding = Binding { uuid: self.ctx.uuid, shard: self.id, id, role: Role::Merged };
+        let (tally, hint) = (Tally::default(), hint::Builder::new(binding));
+        Ok(Output { tail, tally, hint, moves: Vec::new() })
+    }
+
+    /// Makes the outputs durable, and answers their manifest entries.
+    fn finish_outputs(&self, product: &mut Product) -> Result<Vec<SegmentEntry>> {
+        let mut entries = Vec::new();
+        for output in &mut product.outputs {
+            let segment = output.tail.segment();
+            let sealed = output.tally.finish();
+            segment.shrink_readable(sealed.len);
+            output.tail.file().set_len(sealed.len).at("truncate", &segment.path)?;
+            output.tail.file().sync_all().map_err(|fault| {
+                self.ctx.poison.latch(format_args!("fsync of {}: {fault}", segment.path.display()))
+            })?;
+            let id = segment.id;
+            let binding = Binding { uuid: self.ctx.uuid, shard: self.id, id, role: Role::Merged };
+            let hint = std::mem::replace(&mut output.hint, hint::Builder::new(binding));
+            self.write_hint(id, &hint.finish(&sealed));
+            let (role, salt) = (Role::Merged, segment.salt);
+            entries.push(SegmentEntry { id, role, salt, state: State::Sealed(sealed) });
+        }
+        self.ctx.storage.sync_dir(&self.dir).map_err(|fault| {
+            self.ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
+        })?;
+        Ok(entries)
+    }
+
+    /// The manifest names `outputs` instead of `inputs`.
+    fn commit(&self, inputs: &[Input], outputs: Vec<SegmentEntry>) -> Result<()> {
+        self.catalog.publish(&self.ctx, |manifest| {
+            let is_input = |id| inputs.iter().any(|input| input.segment.id == id);
+            manifest.segments.retain(|entry| !is_input(entry.id));
+            manifest.segments.extend(outputs);
+            manifest.segments.sort_by_key(|entry| entry.id);
+        })
+    }
+
+    fn abandon(&self, product: Product) {
+        for output in product.outputs {
+            let segment = output.tail.segment();
+            self.segments.release(segment.slot);
+            // What stays is removed by the next open.
+            let _ = self.ctx.storage.remove(&segment.path);
+            let _ = self.ctx.storage.remove(&self.dir.join(names::hint(segment.id)));
+        }
+    }
+
+    /// Points the keydir at the copies.
+    fn install(&self, inputs: &[Input], product: Product) -> (usize, u64) {
+        let by_slot = |slot: u32| inputs.iter().find(|input| input.segment.slot == slot);
+        let outputs = product.outputs.len();
+        let mut bytes = 0;
+        for output in product.outputs {
+            let segment = Arc::clone(output.tail.segment());
+            bytes += output.tally.len();
+            self.segments.insert(Arc::clone(&segment));
+            for step in output.moves.chunks(INSTALL_STEP) {
+                let mut writer = self.writer();
+                for Move { hash, from, to, len } in step {
+                    if writer.keydir.relocate(*hash, *from, *to) {
+                        segment.usage.add(*len);
+                        if let Some(input) = by_slot(from.slot()) {
+                            input.segment.usage.remove(*len);
+                        }
+                    }
+                }
+            }
+        }
+        for step in product.expired.chunks(INSTALL_STEP) {
+            let mut writer = self.writer();
+            for (hash, gone, len) in step {
+                let entry = writer.keydir.entry(*hash, |location| location == *gone);
+                if entry.current().is_some() {
+                    entry.remove();
+                    if let Some(input) = by_slot(gone.slot()) {
+                        input.segment.usage.remove(*len);
+                    }
+                }
+            }
+        }
+        (outputs, bytes)
+    }
+
+    /// Removes the files of segments that nothing names any more.
+    fn retire(&self, inputs: &[Input], outputs: usize, copied_bytes: u64) -> Outcome {
+        let mut freed_bytes = 0;
+        for input in inputs {
+            freed_bytes += input.sealed.len;
+            self.segments.remove(input.segment.slot);
+            // What stays is removed by the next open.
+            let _ = self.ctx.storage.remove(&input.segment.path);
+            let _ = self.ctx.storage.remove(&self.dir.join(names::hint(input.segment.id)));
+        }
+        self.ctx.reclaim.collect();
+        self.add_bytes(copied_bytes);
+        self.subtract_bytes(freed_bytes);
+        self.counters.merged_bytes.fetch_add(copied_bytes, Ordering::Relaxed);
+        self.counters.freed_bytes.fetch_add(freed_bytes, Ordering::Relaxed);
+        Outcome { inputs: inputs.len(), outputs, copied_bytes, freed_bytes }
+    }
+}

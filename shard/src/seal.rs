@@ -1,0 +1,125 @@
+//! Sealing: a full log segment becomes an immutable one, with a hint.
+//!
+//! Order: the segment's bytes are synced, its file is cut to its length, and only then does the
+//! manifest call it sealed. The hint needs no sync: a torn one fails its checksums and is rebuilt.
+
+use std::sync::atomic::Ordering;
+
+use caskade_codec::hash::keydir_bits;
+use caskade_codec::hint::{self, Binding, Class};
+use caskade_codec::ids::SegmentId;
+use caskade_codec::manifest::{Manifest, SegmentEntry, State};
+use caskade_codec::names;
+use caskade_codec::record::{Frame, Record};
+use caskade_codec::segment::{HEADER_LEN, Scanner, Sealed, Tally};
+
+use crate::catalog::list_ahead;
+use crate::context::Event;
+use crate::error::{At, Result};
+use crate::segment::Segment;
+use crate::shard::{Ended, Shard};
+use crate::storage;
+
+impl Shard {
+    /// Seals what waits for it. Answers how many segments that were.
+    pub fn seal_ended(&self) -> Result<usize> {
+        let _upkeep = self.upkeep();
+        self.seal_ended_locked()
+    }
+
+    pub(crate) fn seal_ended_locked(&self) -> Result<usize> {
+        self.ctx.poison.check()?;
+        let ended: Vec<Ended> = self.writer().log.ended.iter().cloned().collect();
+        if ended.is_empty() {
+            return Ok(0);
+        }
+        let mut sealed = Vec::with_capacity(ended.len());
+        for ended in &ended {
+            sealed.push((ended.file.segment.id, self.seal(ended)?));
+        }
+        let last = ended.last().expect("not empty");
+        let unused = self.ahead().ids.len();
+        let listed = self.catalog.publish(&self.ctx, |manifest| {
+            mark_sealed(manifest, &sealed);
+            manifest.next_log_seqno = last.last.next();
+            list_ahead(&self.ctx, manifest, unused)
+        })??;
+        self.ahead().ids.extend(listed);
+        let mut writer = self.writer();
+        for _ in &ended {
+            writer.log.ended.pop_front();
+        }
+        drop(writer);
+        self.counters.sealed.fetch_add(ended.len() as u64, Ordering::Relaxed);
+        self.ctx.announce(Event::Garbage(self.id));
+        Ok(ended.len())
+    }
+
+    fn seal(&self, ended: &Ended) -> Result<Sealed> {
+        let Ended { file, end, .. } = ended;
+        let segment = &file.segment;
+        file.sync_to(&self.ctx, *end)?;
+        let (sealed, hint) = describe(segment, *end, &self.ctx);
+        if sealed.len != *end {
+            // Never cut off what was acknowledged: the file stays as it is, and unsealed.
+            let error = segment.corrupt(sealed.len, "a record was damaged before it was sealed");
+            return Err(self.ctx.poison.latch(error));
+        }
+        segment.shrink_readable(*end);
+        file.file.set_len(*end).at("truncate", &segment.path)?;
+        self.write_hint(segment.id, &hint);
+        Ok(sealed)
+    }
+
+    /// Writes a hint. Recovery does without one, so that a failure is no error.
+    pub(crate) fn write_hint(&self, id: SegmentId, bytes: &[u8]) {
+        let name = names::hint(id);
+        let _ = storage::replace_without_dir_sync(&*self.ctx.storage, &self.dir, &name, bytes);
+    }
+}
+
+fn mark_sealed(manifest: &mut Manifest, sealed: &[(SegmentId, Sealed)]) {
+    let newest = sealed.last().expect("not empty").0;
+    manifest.segments.retain_mut(|entry: &mut SegmentEntry| {
+        if let Some((_, facts)) = sealed.iter().find(|(id, _)| *id == entry.id) {
+            entry.state = State::Sealed(*facts);
+        }
+        // An open id below a sealed one was skipped and stays unused.
+        entry.sealed().is_some() || entry.id > newest
+    });
+    manifest.segments.retain(|e| e.sealed().is_none_or(|s| s.len > HEADER_LEN as u64));
+}
+
+/// Reads a whole segment once, for its manifest entry and its hint.
+fn describe(segment: &Segment, end: u64, ctx: &crate::context::Context) -> (Sealed, Vec<u8>) {
+    let binding =
+        Binding { uuid: ctx.uuid, shard: segment.shard, id: segment.id, role: segment.role };
+    let mut builder = hint::Builder::new(binding);
+    let mut tally = Tally::default();
+    for (offset, frame) in Scanner::new(segment.published(end), segment.salt, HEADER_LEN as u64) {
+        if let Frame::Record(record) = frame {
+            tally.push(&record);
+            builder.push(&hint_entry(ctx, offset, &record));
+        }
+    }
+    let sealed = tally.finish();
+    (sealed, builder.finish(&sealed))
+}
+
+/// What a hint says of a record.
+pub(crate) fn hint_entry(
+    ctx: &crate::context::Context,
+    offset: u64,
+    record: &Record<'_>,
+) -> hint::Entry {
+    let class = Class::of(record.kind, record.expiry.is_some());
+    let has_key = class != Class::Other;
+    hint::Entry {
+        offset,
+        frame_len: record.frame_len as u32,
+        class,
+        hash: if has_key { keydir_bits(ctx.hasher.hash(record.key)) } else { 0 },
+        seqno: record.seqno,
+        origin: None,
+    }
+}

@@ -1,0 +1,91 @@
+//! Writing the keydir snapshot: the shard's keys as of one point, all of them durable.
+//!
+//! Once it stands, the hints of the segments that it covers are removed: either alone would do,
+//! and both together would cost too much space.
+
+use std::collections::HashMap;
+
+use caskade_codec::ids::{SegmentId, Seqno};
+use caskade_codec::names;
+use caskade_codec::snapshot::{self, Position, encode_leaf};
+
+use crate::catalog::replace_file;
+use crate::error::Result;
+use crate::keydir::Snapshot;
+use crate::shard::Shard;
+
+/// A shard's keydir as of one point, and where that is.
+#[derive(Debug)]
+pub struct KeydirCut {
+    pub(crate) keydir: Snapshot,
+    pub(crate) seqno: Seqno,
+    /// Live bytes and records of each segment, by slot, at the same moment.
+    usage: HashMap<u32, (u64, u64)>,
+}
+
+impl crate::write_path::Locked<'_> {
+    /// The keydir as it stands, to be written once everything in it is durable.
+    ///
+    /// The active segment ends here, so that the snapshot covers whole segments.
+    pub fn cut_keydir(&mut self) -> KeydirCut {
+        self.end_active();
+        let seqno = Seqno(self.next_seqno().0 - 1);
+        KeydirCut { keydir: self.snapshot_keydir(), seqno, usage: self.usage_by_slot() }
+    }
+}
+
+impl Shard {
+    /// Writes a snapshot of the keydir as of `cut`.
+    ///
+    /// Everything up to the cut must be sealed and at or below the horizon, and no merge may have
+    /// run since: the caller holds `upkeep` from before the cut.
+    pub(crate) fn write_snapshot(&self, cut: &KeydirCut) -> Result<()> {
+        let guard = self.ctx.reclaim.enter();
+        let (mut leaf, mut raw) = (Vec::new(), Vec::new());
+        let mut body = Vec::with_capacity(cut.keydir.len() as usize * 12 + cut.keydir.leaves() * 16);
+        for index in 0..cut.keydir.leaves() {
+            let first = cut.keydir.leaf(index, &mut leaf);
+            raw.clear();
+            raw.extend(leaf.iter().map(|(hash, location)| (*hash, location.raw())));
+            encode_leaf(index as u32, first, &raw, &mut body);
+        }
+        let manifest = self.catalog.manifest().clone();
+        let mut segments: Vec<_> = self
+            .segments
+            .all(&guard)
+            .iter()
+            .filter_map(|segment| {
+                let entry = manifest.segments.iter().find(|entry| entry.id == segment.id)?;
+                let sealed = entry.sealed()?;
+                let (live_bytes, live_records) =
+                    cut.usage.get(&segment.slot).copied().unwrap_or_default();
+                let (slot, id, len) = (segment.slot, segment.id, sealed.len);
+                Some(snapshot::Segment { slot, id, len, live_bytes, live_records })
+            })
+            .collect();
+        segments.sort_by_key(|segment| segment.slot);
+        drop(guard);
+        let newest = segments.iter().max_by_key(|segment| segment.id);
+        let position = newest.map_or(
+            Position { segment: SegmentId(0), offset: 0 },
+            |newest| Position { segment: newest.id, offset: newest.len },
+        );
+        let header = snapshot::Header {
+            uuid: self.ctx.uuid,
+            shard: self.id,
+            keys: cut.keydir.len(),
+            seqno: cut.seqno,
+            position,
+            leaves: cut.keydir.leaves() as u32,
+            segments,
+        };
+        let mut bytes = header.encode();
+        bytes.append(&mut body);
+        replace_file(&self.ctx, &self.dir, names::KEYDIR, &bytes)?;
+        for segment in &header.segments {
+            // A hint that stays costs space, no more.
+            let _ = self.ctx.storage.remove(&self.dir.join(names::hint(segment.id)));
+        }
+        Ok(())
+    }
+}
