@@ -169,21 +169,40 @@ impl std::iter::FusedIterator for Scanner<'_> {}
 
 /// The checksum over the checksums of a segment's frames, in order: two segments with the same
 /// digest hold the same frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Digest(u32);
+///
+/// Checksums are gathered and taken in a block at a time: each call costs more than its four bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Digest {
+    crc: u32,
+    pending_len: usize,
+    pending: [u8; DIGEST_BLOCK_LEN],
+}
+
+const DIGEST_BLOCK_LEN: usize = 64;
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self { crc: 0, pending_len: 0, pending: [0; DIGEST_BLOCK_LEN] }
+    }
+}
 
 impl Digest {
     /// Takes in the next frame's checksum.
     #[inline]
     pub fn push(&mut self, crc: u32) {
-        self.0 = checksum::extend(self.0, &crc.to_le_bytes());
+        bytes::put_u32(&mut self.pending, self.pending_len, crc);
+        self.pending_len += 4;
+        if self.pending_len == DIGEST_BLOCK_LEN {
+            self.crc = checksum::extend(self.crc, &self.pending);
+            self.pending_len = 0;
+        }
     }
 
     /// The digest of the frames so far.
     #[inline]
     #[must_use]
     pub fn finish(self) -> u32 {
-        self.0
+        checksum::extend(self.crc, &self.pending[..self.pending_len])
     }
 }
 
@@ -270,5 +289,16 @@ mod tests {
             digest.finish()
         });
         assert_ne!(forth, back);
+    }
+
+    #[test]
+    fn digest_is_the_checksum_of_the_checksums() {
+        let mut digest = Digest::default();
+        let mut crcs = Vec::new();
+        for crc in 0_u32..50 {
+            assert_eq!(digest.finish(), checksum::of(&crcs), "{crc} frames");
+            digest.push(crc * 0x0101_0107);
+            crcs.extend_from_slice(&(crc * 0x0101_0107).to_le_bytes());
+        }
     }
 }

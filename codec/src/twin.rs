@@ -81,9 +81,9 @@ pub fn decode(magic: [u8; 8], file: &[u8]) -> Result<(&[u8], Copies), Fault> {
 /// Compares everything behind a valid first block with what was written there.
 fn check_around(file: &[u8], block: Block<'_>) -> Copies {
     let second_at = block.padded_len();
-    let padding = &file[block.bytes.len()..second_at.min(file.len())];
+    let padding = file.get(block.bytes.len()..second_at);
     Copies {
-        first_is_intact: bytes::all_zero(padding),
+        first_is_intact: padding.is_some_and(bytes::all_zero),
         second_is_intact: file.get(second_at..) == Some(block.bytes),
     }
 }

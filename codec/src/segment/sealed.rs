@@ -102,7 +102,7 @@ impl Sealed {
 }
 
 /// Gathers the facts of a segment, frame by frame, whether it is being written or scanned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Tally {
     len: u64,
     digest: Digest,

@@ -1,0 +1,7 @@
+//! The format from outside: golden bytes, damage, round trips.
+
+mod damage;
+mod embedded;
+mod golden;
+mod round_trip;
+mod samples;
