@@ -249,6 +249,13 @@ impl Header {
         self.flags.contains(Flags::EXPIRY)
     }
 
+    /// When the record expires, in milliseconds since 1970. `frame` is the whole frame.
+    #[inline]
+    #[must_use]
+    pub fn expiry(&self, frame: &[u8]) -> Option<u64> {
+        if self.has_expiry() { Some(bytes::get_u64(frame, HEADER_LEN)) } else { None }
+    }
+
     /// Length of the frame on disk, padding included.
     #[inline]
     #[must_use]

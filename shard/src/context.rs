@@ -22,6 +22,8 @@ pub struct Config {
     pub segment_bytes_min: u64,
     /// Total bytes over live bytes that merging keeps.
     pub max_space_amp: f64,
+    /// Length of each of the journal's two files.
+    pub journal_bytes: u64,
     /// Bytes a second that merging may write, over the whole store; `None` is no limit.
     pub merge_bytes_per_sec: Option<u64>,
 }
@@ -54,6 +56,8 @@ pub struct Context {
 pub enum Event {
     /// The shard's active segment is full or nearly so: seal the old, prepare the next.
     Rotation(ShardId),
+    /// The journal went over to its other file.
+    JournalTurn,
     /// A segment was sealed or got more dead bytes: merging may pay.
     Garbage(ShardId),
     /// The first write after a time without any.

@@ -131,6 +131,13 @@ pub enum Error {
         /// Length of the value found.
         len: usize,
     },
+    /// A read-only open met a store whose last life ended in a power cut: its journal holds writes
+    /// that are not in the segments yet.
+    #[error("{} lacks writes that the journal holds; open the store for writing once", path.display())]
+    NeedsRecovery {
+        /// The segment that lacks them.
+        path: PathBuf,
+    },
     /// A write on a store that was opened read-only.
     #[error("the store was opened read-only")]
     ReadOnly,

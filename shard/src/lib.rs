@@ -16,6 +16,7 @@ pub mod catalog;
 pub mod commit;
 pub mod context;
 pub mod error;
+pub mod journal;
 pub mod keydir;
 pub mod location;
 pub mod log_file;

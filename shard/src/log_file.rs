@@ -51,6 +51,11 @@ impl LogFile {
             && self.entry_is_durable.load(Ordering::Acquire)
     }
 
+    /// Bytes from the start that are known durable.
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
     /// Makes the first `end` bytes durable, and the file's name.
     pub fn sync_to(&self, ctx: &Context, end: u64) -> Result<()> {
         if self.is_durable_to(end) {

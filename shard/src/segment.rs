@@ -107,7 +107,7 @@ impl<'a> FrameRef<'a> {
     /// When the record expires, in milliseconds since 1970.
     #[inline]
     pub fn expiry(&self) -> Option<u64> {
-        record::expiry(&self.header, self.bytes)
+        self.header.expiry(self.bytes)
     }
 
     /// Whether the record is past its expiry at `now`.

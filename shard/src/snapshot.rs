@@ -11,6 +11,7 @@ use caskade_codec::snapshot::{self, Position, encode_leaf};
 
 use crate::catalog::replace_file;
 use crate::error::Result;
+use crate::merge::Surroundings;
 use crate::keydir::Snapshot;
 use crate::shard::Shard;
 
@@ -19,8 +20,8 @@ use crate::shard::Shard;
 pub struct KeydirCut {
     pub(crate) keydir: Snapshot,
     pub(crate) seqno: Seqno,
-    /// Live bytes and records of each segment, by slot, at the same moment.
-    usage: HashMap<u32, (u64, u64)>,
+    /// Live bytes and records of each segment at the same moment.
+    usage: HashMap<SegmentId, (u64, u64)>,
 }
 
 impl crate::write_path::Locked<'_> {
@@ -30,16 +31,25 @@ impl crate::write_path::Locked<'_> {
     pub fn cut_keydir(&mut self) -> KeydirCut {
         self.end_active();
         let seqno = Seqno(self.next_seqno().0 - 1);
-        KeydirCut { keydir: self.snapshot_keydir(), seqno, usage: self.usage_by_slot() }
+        KeydirCut { keydir: self.snapshot_keydir(), seqno, usage: self.usage() }
     }
 }
 
 impl Shard {
+    /// Writes a snapshot of the keydir as it is now, once everything in it is durable and settled.
+    pub fn snapshot(&self, around: &dyn Surroundings) -> Result<()> {
+        let _upkeep = self.upkeep();
+        let cut = self.lock_even_closed().cut_keydir();
+        self.seal_ended_locked()?;
+        around.settle()?;
+        self.write_snapshot(&cut)
+    }
+
     /// Writes a snapshot of the keydir as of `cut`.
     ///
     /// Everything up to the cut must be sealed and at or below the horizon, and no merge may have
     /// run since: the caller holds `upkeep` from before the cut.
-    pub(crate) fn write_snapshot(&self, cut: &KeydirCut) -> Result<()> {
+    fn write_snapshot(&self, cut: &KeydirCut) -> Result<()> {
         let guard = self.ctx.reclaim.enter();
         let (mut leaf, mut raw) = (Vec::new(), Vec::new());
         let mut body = Vec::with_capacity(cut.keydir.len() as usize * 12 + cut.keydir.leaves() * 16);
@@ -57,8 +67,8 @@ impl Shard {
             .filter_map(|segment| {
                 let entry = manifest.segments.iter().find(|entry| entry.id == segment.id)?;
                 let sealed = entry.sealed()?;
-                let (live_bytes, live_records) =
-                    cut.usage.get(&segment.slot).copied().unwrap_or_default();
+                // Segments that came after the cut are not covered.
+                let (live_bytes, live_records) = *cut.usage.get(&segment.id)?;
                 let (slot, id, len) = (segment.slot, segment.id, sealed.len);
                 Some(snapshot::Segment { slot, id, len, live_bytes, live_records })
             })

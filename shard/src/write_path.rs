@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard};
 
 use caskade_codec::hash::keydir_bits;
-use caskade_codec::ids::{Seqno, ShardId};
+use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 use caskade_codec::record::{self, BatchPart, Draft, Flags, Kind, Marker};
 use caskade_codec::segment::{self, Role, SEGMENT_LEN_MAX};
 
@@ -112,6 +112,11 @@ impl Shard {
         Ok(Locked { shard: self, writer })
     }
 
+    /// Takes the writer lock, to look and to sync; a closed store's too.
+    pub(crate) fn lock_even_closed(&self) -> Locked<'_> {
+        Locked { shard: self, writer: self.writer() }
+    }
+
     /// Where the log ends now.
     pub fn cut(&self) -> Cut {
         self.writer().log.cut(self.id)
@@ -167,7 +172,9 @@ impl Locked<'_> {
         let salt = active.tail.segment().salt;
         let offset = active
             .tail
-            .write(len, |offset, out| draft.encode(record::seed(salt, offset), out))?;
+            .write(len, |offset, out| {
+            draft.encode(record::seed(salt, offset), out);
+        })?;
         log.next_seqno = seqno.next();
 
         if let (Some(location), Some(segment)) = (
@@ -284,7 +291,9 @@ impl Locked<'_> {
         log.make_room(self.shard, len as u64, false)?;
         let tail = &mut log.active.as_mut().expect("room was made in it").tail;
         let salt = tail.segment().salt;
-        tail.write(len, |offset, out| draft.encode(record::seed(salt, offset), out))?;
+        tail.write(len, |offset, out| {
+            draft.encode(record::seed(salt, offset), out);
+        })?;
         log.next_seqno = log.next_seqno.next();
         Ok(())
     }
@@ -299,11 +308,11 @@ impl Locked<'_> {
         self.writer.keydir.snapshot()
     }
 
-    /// Live bytes and records of each segment, by slot.
-    pub(crate) fn usage_by_slot(&self) -> HashMap<u32, (u64, u64)> {
+    /// Live bytes and records of each segment.
+    pub(crate) fn usage(&self) -> HashMap<SegmentId, (u64, u64)> {
         let guard = self.shard.ctx.reclaim.enter();
         let segments = self.shard.segments.all(&guard);
-        segments.iter().map(|segment| (segment.slot, segment.usage.get())).collect()
+        segments.iter().map(|segment| (segment.id, segment.usage.get())).collect()
     }
 
     /// The shards that must become durable together with this one.
@@ -394,7 +403,7 @@ impl Shard {
     }
 
     /// Removes the segment that was made ready and not used.
-    pub(crate) fn discard_ahead(&self) {
+    pub fn discard_ahead(&self) {
         if let Some(active) = self.ahead().ready.take() {
             self.discard(active);
         }

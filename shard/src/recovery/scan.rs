@@ -17,6 +17,7 @@ use super::snapshot_load::{Covered, LoadedKeydir};
 use super::{BatchHead, Candidate, Loss, LossKind, RecoveryMode, Request, ShardReport};
 use crate::context::Context;
 use crate::error::{At, Error, Result};
+use crate::journal::JournalScan;
 use crate::segment::{Identity, Segment};
 use crate::segment_table::SegmentTable;
 use crate::storage::{Access, File, MapMode};
@@ -89,7 +90,12 @@ pub(super) fn read_file(ctx: &Context, path: &Path) -> Result<Vec<u8>> {
 
 impl ShardScan {
     /// Reads what is in the shard's directory.
-    pub fn read(ctx: &Context, id: ShardId, request: &Request<'_>) -> Result<Self> {
+    pub fn read(
+        ctx: &Context,
+        id: ShardId,
+        request: &Request<'_>,
+        journal: &JournalScan,
+    ) -> Result<Self> {
         let dir = ctx.path.join(names::shard(id));
         let (manifest, manifest_is_whole) = read_manifest(ctx, id, &dir)?;
         let total = manifest.segments.len() as u64;
@@ -125,7 +131,7 @@ impl ShardScan {
             report,
         };
         scan.read_sealed(ctx, request)?;
-        scan.read_open(ctx, request)?;
+        scan.read_open(ctx, request, journal)?;
         scan.follow_log(request)?;
         if request.mode == RecoveryMode::Strict {
             scan.refuse_any_doubt()?;
@@ -265,7 +271,12 @@ impl ShardScan {
         Loss { shard: self.id.0, segment: id.0, offset, bytes, kind, reason }
     }
 
-    fn read_open(&mut self, ctx: &Context, request: &Request<'_>) -> Result<()> {
+    fn read_open(
+        &mut self,
+        ctx: &Context,
+        request: &Request<'_>,
+        journal: &JournalScan,
+    ) -> Result<()> {
         let access = if request.read_only { Access::Read } else { Access::ReadWrite };
         let open: Vec<SegmentEntry> = self
             .manifest
@@ -278,7 +289,7 @@ impl ShardScan {
             .into_par_iter()
             .map(|entry| {
                 request.check_stop()?;
-                let found = self.read_one_open(ctx, &entry, access)?;
+                let found = self.read_one_open(ctx, &entry, access, journal)?;
                 request.progress.segments_done.fetch_add(1, Ordering::Relaxed);
                 Ok(OpenScan { entry, found, is_dropped: false })
             })
@@ -291,16 +302,23 @@ impl ShardScan {
         ctx: &Context,
         entry: &SegmentEntry,
         access: Access,
+        journal: &JournalScan,
     ) -> Result<Option<OpenFound>> {
         let path = self.dir.join(names::segment(entry.id));
         let file = match ctx.storage.open(&path, access) {
             Ok(file) => file,
             // Ids are listed ahead of their use. If data was lost, the numbers have a gap.
-            Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
+                if journal.ranges(self.id, entry.id).is_empty() {
+                    return Ok(None);
+                }
+                return Err(Error::MissingSegment { shard: self.id, segment: entry.id, path });
+            }
             // A directory or a link of that name is not ours; the id will not be used.
             Err(_) if !is_plain_file(ctx, &self.dir, entry.id) => return Ok(None),
             Err(fault) => return Err(Error::io("open", &path, fault)),
         };
+        redo(&*file, journal.ranges(self.id, entry.id), &path, access)?;
         let file_len = file.len().at("measure", &path)?;
         if file_len <= HEADER_LEN as u64 {
             return Ok(None);
@@ -529,6 +547,26 @@ impl SealedNotes {
         self.losses.push(loss);
         if request.mode == RecoveryMode::Salvage { Ok(()) } else { Err(error) }
     }
+}
+
+/// Writes what the journal holds of a segment to where it belongs, where it is missing.
+fn redo(file: &dyn File, ranges: &[(u64, Vec<u8>)], path: &Path, access: Access) -> Result<()> {
+    for (offset, bytes) in ranges {
+        let len = file.len().at("measure", path)?;
+        let mut found = vec![0; bytes.len()];
+        let is_there = offset + bytes.len() as u64 <= len && {
+            file.read_exact_at(&mut found, *offset).at("read", path)?;
+            found == *bytes
+        };
+        if is_there {
+            continue;
+        }
+        if access == Access::Read {
+            return Err(Error::NeedsRecovery { path: path.to_owned() });
+        }
+        file.write_all_at(bytes, *offset).at("write", path)?;
+    }
+    Ok(())
 }
 
 fn is_plain_file(ctx: &Context, dir: &Path, id: SegmentId) -> bool {

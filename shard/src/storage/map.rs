@@ -6,6 +6,7 @@
 //!   the map owns its `owner`;
 //! - it is never handed out as a safe reference, since other threads, other maps and other
 //!   processes may change the bytes: whoever makes a reference proves that nobody does.
+#![expect(unsafe_code, reason = "hands out slices of mapped memory; each block has its proof")]
 
 use std::fmt;
 #[cfg(any(test, feature = "sim"))]

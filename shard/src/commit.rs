@@ -1,0 +1,241 @@
+//! Making writes durable: one commit at a time for the whole store.
+//!
+//! A writer that wants to be durable names its shard and waits. One of those who wait leads: it
+//! takes all shards that were named, notes where their logs end, makes everything up to there
+//! durable, and wakes the others. Meanwhile the next group gathers.
+//!
+//! Only the leader raises a shard's durable sequence number, and it takes shards that share a batch
+//! together, so that no shard is durable past a batch of which another part could still be lost.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use caskade_codec::ids::{SegmentId, Seqno, ShardId};
+
+use crate::catalog::raise_horizon;
+use crate::context::{Context, Event};
+use crate::error::{Error, Result};
+use crate::journal::{Journal, Stretch};
+use crate::log_file::{Cut, LogFile, ShardSet};
+use crate::shard::Shard;
+use crate::write_path::Locked;
+
+/// The store's one commit stream.
+///
+/// Lock order: `settling`, `leader`, the shards' writers, `queue`.
+#[derive(Debug)]
+pub struct Committer {
+    ctx: Arc<Context>,
+    queue: Mutex<Queue>,
+    woken: Condvar,
+    leader: Mutex<Leader>,
+    settling: Mutex<()>,
+    /// Counters for statistics.
+    pub counters: Counters,
+}
+
+/// Counts since the store was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Commits done.
+    pub commits: AtomicU64,
+    /// Commits that went through the journal.
+    pub journal_commits: AtomicU64,
+    /// Writers that waited for a commit.
+    pub waiters: AtomicU64,
+    /// Bytes written to the journal.
+    pub journal_bytes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    wanted: ShardSet,
+    is_led: bool,
+}
+
+#[derive(Debug)]
+struct Leader {
+    journal: Journal,
+    /// For each shard, up to where the log is durable, in its segments or through the journal.
+    covered: Vec<(SegmentId, u64)>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Committer {
+    /// A committer for a store whose journal continues with `next_turn`.
+    pub fn new(ctx: Arc<Context>, shards: &[Shard], next_turn: u64) -> Self {
+        let recovered = shards.iter().flat_map(|shard| shard.cut().files).collect();
+        let journal = Journal::new(ctx.config.journal_bytes, next_turn, recovered);
+        let covered = vec![(SegmentId(0), 0); shards.len()];
+        Self {
+            ctx,
+            queue: Mutex::default(),
+            woken: Condvar::new(),
+            leader: Mutex::new(Leader { journal, covered }),
+            settling: Mutex::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Waits until each of `writes` is durable. Several threads that wait share commits.
+    pub fn wait(&self, shards: &[Shard], writes: &[(ShardId, Seqno)]) -> Result<()> {
+        let is_durable =
+            || writes.iter().all(|(id, seqno)| shards[usize::from(id.0)].durable() >= *seqno);
+        if is_durable() {
+            return Ok(());
+        }
+        self.counters.waiters.fetch_add(1, Ordering::Relaxed);
+        let mut queue = lock(&self.queue);
+        while !is_durable() {
+            if let Some(cause) = self.ctx.poison.cause() {
+                return Err(Error::Indeterminate { cause });
+            }
+            writes.iter().for_each(|(id, _)| queue.wanted.insert(*id));
+            if queue.is_led {
+                queue = self.woken.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            queue.is_led = true;
+            let wanted = std::mem::take(&mut queue.wanted);
+            drop(queue);
+            // Whatever happens to the leader, those who wait must not wait for ever.
+            let done = Finish { committer: self };
+            let outcome = self.commit(shards, wanted);
+            drop(done);
+            outcome.map_err(|error| match error {
+                Error::Poisoned { cause } => Error::Indeterminate { cause },
+                error => error,
+            })?;
+            queue = lock(&self.queue);
+        }
+        Ok(())
+    }
+
+    /// Makes everything that was written to `wanted` so far durable.
+    pub fn commit(&self, shards: &[Shard], wanted: ShardSet) -> Result<()> {
+        let mut leader = lock(&self.leader);
+        self.ctx.poison.check()?;
+        let cuts = closed_cuts(shards, wanted, |locked| locked.entangled(), |locked| locked.cut_for_sync());
+        let stretches: Vec<Stretch> =
+            cuts.iter().flat_map(|cut| leader.uncovered(cut)).collect();
+        let bytes: u64 = stretches.iter().map(Stretch::len).sum();
+        if !self.journal(&mut leader, &stretches, bytes)? {
+            cuts.iter().try_for_each(|cut| cut.sync(&self.ctx))?;
+        }
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        leader.cover(shards, &cuts);
+        Ok(())
+    }
+
+    fn journal(&self, leader: &mut Leader, stretches: &[Stretch], bytes: u64) -> Result<bool> {
+        if stretches.is_empty() {
+            return Ok(true);
+        }
+        if bytes > leader.journal.group_bytes_max() {
+            return Ok(false);
+        }
+        // The journal restores bytes of files, so the files must be there after a power cut.
+        for stretch in stretches {
+            stretch.file.sync_entry(&self.ctx)?;
+        }
+        let idle = leader.journal.idle_pending().len();
+        let is_journaled = leader.journal.append(&self.ctx, stretches)?;
+        if is_journaled {
+            self.counters.journal_commits.fetch_add(1, Ordering::Relaxed);
+            self.counters.journal_bytes.fetch_add(bytes, Ordering::Relaxed);
+            if leader.journal.idle_pending().len() > idle {
+                self.ctx.announce(Event::JournalTurn);
+            }
+        }
+        Ok(is_journaled)
+    }
+
+    /// Makes the files durable that keep the journal's other half from being used again.
+    pub fn free_journal(&self) -> Result<()> {
+        let pending = lock(&self.leader).journal.idle_pending();
+        pending.iter().try_for_each(|(file, end)| file.sync_to(&self.ctx, *end))
+    }
+
+    /// Makes the segments of `wanted` durable up to now, and raises their horizons: everything below
+    /// is durable, in the segments themselves, and all batches below are whole.
+    pub fn settle(&self, shards: &[Shard], wanted: ShardSet) -> Result<Vec<Cut>> {
+        let _turn = lock(&self.settling);
+        let cuts = {
+            let mut leader = lock(&self.leader);
+            self.ctx.poison.check()?;
+            let cuts = closed_cuts(shards, wanted, |locked| locked.unsettled(), |locked| locked.cut_for_horizon());
+            cuts.iter().try_for_each(|cut| cut.sync(&self.ctx))?;
+            leader.cover(shards, &cuts);
+            cuts
+        };
+        // In shard order: a batch's coordinator, its lowest shard, rises first. Recovery relies on
+        // it: what is at or below the coordinator's horizon is whole.
+        for cut in &cuts {
+            let catalog = &shards[usize::from(cut.shard.0)].catalog;
+            if catalog.manifest().horizon < cut.seqno {
+                catalog.publish(&self.ctx, |manifest| raise_horizon(manifest, cut.seqno))?;
+            }
+        }
+        Ok(cuts)
+    }
+}
+
+impl Leader {
+    /// What of a shard's log is not durable yet.
+    fn uncovered(&self, cut: &Cut) -> Vec<Stretch> {
+        let (id, offset) = self.covered[usize::from(cut.shard.0)];
+        let start = |file: &LogFile| {
+            let covered = if file.segment.id == id { offset } else { 0 };
+            covered.max(file.durable())
+        };
+        cut.files
+            .iter()
+            .filter(|(file, _)| file.segment.id >= id)
+            .map(|(file, end)| Stretch { file: Arc::clone(file), start: start(file), end: *end })
+            .filter(|stretch| stretch.start < stretch.end)
+            .collect()
+    }
+
+    fn cover(&mut self, shards: &[Shard], cuts: &[Cut]) {
+        for cut in cuts {
+            let index = usize::from(cut.shard.0);
+            if let Some(position) = cut.position() {
+                self.covered[index] = position;
+            }
+            shards[index].raise_durable(cut.seqno);
+        }
+    }
+}
+
+/// Cuts of `wanted` and of all shards that are tied to them, taken at one moment.
+fn closed_cuts(
+    shards: &[Shard],
+    mut wanted: ShardSet,
+    tied: impl Fn(&Locked<'_>) -> ShardSet,
+    cut: impl Fn(&mut Locked<'_>) -> Cut,
+) -> Vec<Cut> {
+    loop {
+        let mut locked: Vec<Locked<'_>> =
+            wanted.iter().map(|id| shards[usize::from(id.0)].lock_even_closed()).collect();
+        let all = locked.iter().map(&tied).fold(wanted, ShardSet::union);
+        if all == wanted {
+            return locked.iter_mut().map(cut).collect();
+        }
+        wanted = all;
+    }
+}
+
+/// Ends a leader's turn, also when it panics.
+struct Finish<'a> {
+    committer: &'a Committer,
+}
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        lock(&self.committer.queue).is_led = false;
+        self.committer.woken.notify_all();
+    }
+}
