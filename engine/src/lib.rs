@@ -1,1 +1,60 @@
-//! Placeholder.
+//! Caskade: an embedded key-value store that reads like a hash map.
+//!
+//! ```
+//! # fn main() -> caskade::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path().join("data");
+//! let db = caskade::Db::open(&path)?;
+//! db.put(b"greeting", b"hello")?;
+//! assert_eq!(db.get(b"greeting")?.unwrap(), b"hello");
+//! db.delete(b"greeting")?;
+//! assert!(db.get(b"greeting")?.is_none());
+//! db.close()
+//! # }
+//! ```
+//!
+//! # Concepts
+//!
+//! - A store is a directory. Keys are hashed to **shards**; each shard has a **log** of append-only
+//!   **segments** and a **keydir** in memory, about 16 bytes a key whatever the keys' length.
+//! - Reads take no lock and make no system call. Every read verifies the record's checksum.
+//! - Writes go to memory-mapped, really allocated space: no system call either. What `Ok` promises
+//!   is the [`Durability`]; [`Db::sync`] and [`Db::wait_durable`] ask for more.
+//! - A [`Batch`] is all or nothing after a crash, over any number of shards.
+//! - Space comes back by **merging** in the background; [`Builder::max_space_amp`] is the bound.
+//! - Nothing is ordered: there are no range scans. [`Db::iter`] is a consistent snapshot,
+//!   [`Db::scan`] can be resumed.
+//!
+//! # Features
+//!
+//! All off by default: `bytes` (`Value` into `Bytes`), `serde` (statistics), `tracing` (spans),
+//! `lz4` and `zstd` (compressed values).
+#![forbid(unsafe_code)]
+
+mod batch;
+mod checkpoint;
+mod compress;
+mod db;
+mod iter;
+mod maintenance;
+mod open;
+mod options;
+mod reads;
+mod stats;
+mod store;
+mod value;
+mod verify;
+mod version;
+mod writes;
+
+pub use batch::Batch;
+pub use caskade_shard::recovery::{Loss, LossKind, RecoveryMode};
+pub use caskade_shard::{Error, Result};
+pub use checkpoint::CheckpointReport;
+pub use db::{Db, Expiry};
+pub use iter::{Entry, Iter, Keys, ScanCursor, ScanPage};
+pub use options::{Background, Builder, Compression, Durability, OpenProgress, WriteOptions};
+pub use stats::{CompactReport, OpenReport, ShardOpenReport, ShardStats, Stats};
+pub use value::Value;
+pub use verify::{Damage, VerifyProgress, VerifyReport};
+pub use version::Version;

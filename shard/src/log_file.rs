@@ -127,6 +127,11 @@ impl ShardSet {
         self.0[usize::from(shard.0 / 64)] |= 1 << (shard.0 % 64);
     }
 
+    /// Takes one out.
+    pub fn remove(&mut self, shard: ShardId) {
+        self.0[usize::from(shard.0 / 64)] &= !(1 << (shard.0 % 64));
+    }
+
     /// Whether it is in.
     pub fn contains(&self, shard: ShardId) -> bool {
         self.0[usize::from(shard.0 / 64)] >> (shard.0 % 64) & 1 == 1

@@ -120,8 +120,13 @@ impl Shard {
         (segments, shard)
     }
 
-    /// Does what the policy says is worth most. None if nothing pays.
-    pub fn merge_by_policy(&self, around: &dyn Surroundings) -> Result<Option<Outcome>> {
+    /// Does what the policy says is worth most. None if nothing pays, or only what would have to
+    /// be read while `only_drops` is set.
+    pub fn merge_by_policy(
+        &self,
+        around: &dyn Surroundings,
+        only_drops: bool,
+    ) -> Result<Option<Outcome>> {
         let _upkeep = self.upkeep();
         let (mut segments, stats) = self.merge_stats();
         let damaged = self.damaged().clone();
@@ -129,6 +134,7 @@ impl Shard {
         match merge_policy::plan(&segments, &stats) {
             Plan::Nothing => Ok(None),
             Plan::Drop(ids) => self.drop_segments(&ids, around).map(Some),
+            Plan::Merge(_) | Plan::EndActive if only_drops => Ok(None),
             Plan::Merge(ids) => self.merge_segments(&ids, around).map(Some),
             Plan::EndActive => {
                 self.lock()?.end_active();
@@ -477,6 +483,7 @@ impl Shard {
             let _ = self.ctx.storage.remove(&self.dir.join(names::hint(input.segment.id)));
         }
         self.ctx.reclaim.collect();
+        self.set_snapshot_seqno(Seqno::NONE);
         self.add_bytes(copied_bytes);
         self.subtract_bytes(freed_bytes);
         self.counters.merged_bytes.fetch_add(copied_bytes, Ordering::Relaxed);

@@ -96,6 +96,14 @@ pub fn excess_bytes(segments: &[SegmentStats], shard: &ShardStats) -> u64 {
     (total - live.min(total)).saturating_sub(allowed)
 }
 
+/// By how much the shard is over its bound: 0.1 is a tenth too much, negative is below.
+pub fn overshoot(segments: &[SegmentStats], shard: &ShardStats) -> f64 {
+    let total: u64 = segments.iter().map(|s| s.len).sum::<u64>() + shard.open_bytes;
+    let live: u64 = segments.iter().map(|s| s.live_bytes).sum::<u64>() + shard.open_live_bytes;
+    let allowed = live as f64 * shard.max_space_amp + (SLACK * 16) as f64;
+    total as f64 / allowed - 1.0
+}
+
 /// Segments that hold nothing anybody needs, found without reading them.
 fn droppable(segments: &[SegmentStats], now_ms: u64) -> Vec<SegmentId> {
     let mut kept: Vec<&SegmentStats> = segments.iter().collect();

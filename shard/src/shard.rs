@@ -13,7 +13,9 @@ use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::keydir::{Keydir, KeydirWriter};
 use crate::log_file::{Cut, LogFile, ShardSet};
-use crate::segment::Tail;
+use crate::read_path::Found;
+use crate::reclaim::Guard;
+use crate::segment::{Segment, Tail};
 use crate::segment_table::SegmentTable;
 
 /// One shard of an open store.
@@ -34,6 +36,8 @@ pub struct Shard {
     durable: AtomicU64,
     /// Length of all segment files but the active one.
     total_bytes: AtomicU64,
+    /// The last record that the snapshot on disk knows; 0 if it is out of date or missing.
+    snapshot_seqno: AtomicU64,
     /// Counters for statistics.
     pub counters: Counters,
     // Each guarded by its own lock.
@@ -118,6 +122,8 @@ pub(crate) struct Recovered {
     pub(crate) durable: Seqno,
     /// The log holds batches that may not be durable in every shard.
     pub(crate) has_batches: bool,
+    /// What the snapshot covers, if it is all there is; otherwise none.
+    pub(crate) snapshot_seqno: Seqno,
 }
 
 impl Shard {
@@ -145,6 +151,7 @@ impl Shard {
             segments,
             durable: durable.0.into(),
             total_bytes: total.into(),
+            snapshot_seqno: recovered.snapshot_seqno.0.into(),
             counters: Counters::default(),
             upkeep: Mutex::new(()),
             writer: Mutex::new(Writer { keydir, log }),
@@ -193,6 +200,29 @@ impl Shard {
         let _ = self.total_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| {
             Some(total.saturating_sub(bytes))
         });
+    }
+
+    /// The last record of the log.
+    pub fn last_seqno(&self) -> Seqno {
+        Seqno(self.writer().log.next_seqno.0 - 1)
+    }
+
+    /// Whether the snapshot on disk is the keydir, and nothing waits to be sealed.
+    pub fn is_at_rest(&self) -> bool {
+        let log = &self.writer().log;
+        log.active.is_none()
+            && log.ended.is_empty()
+            && self.snapshot_seqno.load(Ordering::Acquire) == log.next_seqno.0 - 1
+    }
+
+    /// Notes what the snapshot on disk covers; 0 if it is out of date.
+    pub(crate) fn set_snapshot_seqno(&self, seqno: Seqno) {
+        self.snapshot_seqno.store(seqno.0, Ordering::Release);
+    }
+
+    /// The segment of a record that was found, kept alive.
+    pub fn share_segment(&self, found: &Found<'_>, guard: &Guard<'_>) -> Arc<Segment> {
+        self.segments.share(found.segment.slot, guard).expect("the guard keeps it in the table")
     }
 
     /// Number of keys, expired ones that were not removed yet included.

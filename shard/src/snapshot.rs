@@ -92,6 +92,7 @@ impl Shard {
         let mut bytes = header.encode();
         bytes.append(&mut body);
         replace_file(&self.ctx, &self.dir, names::KEYDIR, &bytes)?;
+        self.set_snapshot_seqno(cut.seqno);
         for segment in &header.segments {
             // A hint that stays costs space, no more.
             let _ = self.ctx.storage.remove(&self.dir.join(names::hint(segment.id)));

@@ -32,8 +32,6 @@ pub(super) struct LogScan {
 pub(super) struct Rest {
     /// Why the scan stopped, if not at clean zeros.
     pub(super) fault: Option<String>,
-    /// Whether anything but zeros follows.
-    pub(super) is_dirty: bool,
     /// Greatest sequence number of a valid frame behind the fault.
     pub(super) last_seen: Option<Seqno>,
     /// Greatest durable sequence number that a frame behind the fault vouches for.
@@ -145,7 +143,7 @@ impl LogScan {
         let rest = bytes.get(self.end as usize..).unwrap_or(&[]);
         let is_dirty = rest.iter().any(|byte| *byte != 0);
         let fault = fault.or_else(|| is_dirty.then(|| "bytes follow a gap of zeros".to_owned()));
-        self.rest = Rest { fault, is_dirty, last_seen: None, vouched: None };
+        self.rest = Rest { fault, last_seen: None, vouched: None };
         if !is_dirty {
             return;
         }

@@ -37,6 +37,7 @@ impl ShardScan {
                 catalog::write(ctx, &self.dir, &self.manifest)?;
             }
             self.remove_leftovers(ctx)?;
+            self.trim_sealed(ctx);
         }
         for open in &self.open {
             match &open.found {
@@ -61,6 +62,7 @@ impl ShardScan {
         } else if let Some(used) = ended.back().map(|ended: &Ended| ended.file.segment.id) {
             unused.retain(|(id, _)| *id > used);
         }
+        let snapshot_seqno = self.exact_snapshot();
         let (keydir, has_batches) = self.fill_keydir(ctx);
         self.report.keys = keydir.shared().len();
         self.report.segments = (self.sealed.len() + ended.len()) as u64;
@@ -75,8 +77,16 @@ impl ShardScan {
             next_seqno: self.next_seqno,
             durable: self.manifest.horizon,
             has_batches,
+            snapshot_seqno,
         };
         Ok((Shard::new(Arc::clone(ctx), recovered), self.report))
+    }
+
+    /// What the snapshot covers, if nothing has to be added to it.
+    fn exact_snapshot(&self) -> Seqno {
+        let is_all = self.sealed.iter().all(|scan| matches!(scan.source, Source::Covered))
+            && self.open.iter().all(|open| open.found.is_none());
+        self.keydir.as_ref().filter(|_| is_all).map_or(Seqno::NONE, |loaded| loaded.seqno)
     }
 
     fn is_behind_all(&self, open: &OpenScan) -> bool {
@@ -159,6 +169,18 @@ impl ShardScan {
             ..self.manifest.clone()
         };
         catalog::write(ctx, &self.dir, &self.manifest)
+    }
+
+    /// Gives back what a file has beyond its sealed length: a power cut may have undone its cut.
+    fn trim_sealed(&self, ctx: &Context) {
+        for scan in &self.sealed {
+            let len = scan.segment.readable();
+            if scan.file_len > len
+                && let Ok(file) = ctx.storage.open(&scan.segment.path, Access::ReadWrite)
+            {
+                let _ = file.set_len(len);
+            }
+        }
     }
 
     /// Removes files of our own names that the manifest does not know. All others stay.

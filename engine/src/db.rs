@@ -1,0 +1,460 @@
+//! The store as its users see it. The work lies in the modules named for it.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use caskade_shard::context::Event;
+
+use crate::batch::Batch;
+use crate::checkpoint::{self, CheckpointReport};
+use crate::iter::{Iter, Keys, ScanCursor, ScanPage};
+use crate::maintenance::Maintenance;
+use crate::open;
+use crate::options::{Background, Builder, WriteOptions};
+use crate::stats::{CompactReport, OpenReport, Stats};
+use crate::store::{Around, Store};
+use crate::value::Value;
+use crate::verify::{self, VerifyProgress, VerifyReport};
+use crate::version::Version;
+use crate::writes::Decision;
+use crate::{Error, Result};
+
+/// A handle to an open store. Clones share it; it may be used from any number of threads.
+///
+/// The store closes when [`Db::close`] is called or the last handle is dropped. After that, handles,
+/// iterators and [`Value`]s that are still around stay safe to use: calls answer
+/// [`Error::Closed`], and values keep their bytes.
+#[derive(Debug, Clone)]
+pub struct Db {
+    handle: Arc<Handle>,
+}
+
+/// Closes the store when the last [`Db`] is gone.
+#[derive(Debug)]
+struct Handle {
+    store: Arc<Store>,
+    maintenance: Arc<Maintenance>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// When a key expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// It does not.
+    Never,
+    /// After this time from now.
+    In(Duration),
+}
+
+impl Db {
+    /// Opens the store in the directory `path`, or creates it there, with the default options.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open()
+    }
+
+    /// Opens a store with other options.
+    pub fn builder(path: impl AsRef<Path>) -> Builder {
+        Builder::new(path.as_ref())
+    }
+
+    pub(crate) fn open_with(options: Builder) -> Result<Self> {
+        let is_threaded = options.background == Background::Thread && !options.read_only;
+        let (store, events) = open::open(options)?;
+        let store = Arc::new(store);
+        let maintenance = Arc::new(Maintenance::new(Arc::clone(&store), events));
+        let thread = if is_threaded {
+            let worker = Arc::clone(&maintenance);
+            let thread = std::thread::Builder::new()
+                .name("caskade".to_owned())
+                .spawn(move || worker.run())
+                .map_err(|fault| Error::io("start a thread for", &store.ctx.path, fault))?;
+            Some(thread)
+        } else {
+            None
+        };
+        let handle = Handle { store, maintenance, thread: Mutex::new(thread) };
+        Ok(Self { handle: Arc::new(handle) })
+    }
+
+    fn store(&self) -> &Store {
+        &self.handle.store
+    }
+
+    // Writing.
+
+    /// Stores `value` under `key`, whatever was there.
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<Version> {
+        self.store().put(key, value, WriteOptions::new())
+    }
+
+    /// As [`Db::put`], with options for this write.
+    pub fn put_with(&self, key: &[u8], value: &[u8], options: WriteOptions) -> Result<Version> {
+        self.store().put(key, value, options)
+    }
+
+    /// Removes `key`. Answers whether it was there.
+    pub fn delete(&self, key: &[u8]) -> Result<bool> {
+        self.store().delete(key, None)
+    }
+
+    /// As [`Db::delete`], with options for this write; a TTL has no meaning here.
+    pub fn delete_with(&self, key: &[u8], options: WriteOptions) -> Result<bool> {
+        self.store().delete(key, options.durability)
+    }
+
+    /// Writes all changes of `batch` or, should the machine go down, none of them. Readers may see
+    /// the changes one after the other; snapshots ([`Db::iter`]) see all or none.
+    ///
+    /// Answers a version to wait for with [`Db::wait_durable`], or None if the batch is empty.
+    pub fn write(&self, batch: &Batch) -> Result<Option<Version>> {
+        self.store().write(batch, None)
+    }
+
+    /// As [`Db::write`], with options for this batch; a TTL belongs to the batch's own puts.
+    pub fn write_with(&self, batch: &Batch, options: WriteOptions) -> Result<Option<Version>> {
+        self.store().write(batch, options.durability)
+    }
+
+    /// Stores `value` if there is no value. Answers the version, or None if there was one.
+    pub fn put_if_absent(&self, key: &[u8], value: &[u8]) -> Result<Option<Version>> {
+        let stored = self.store().stored(value, None)?;
+        self.store().modify(key, None, |old| {
+            Ok(if old.is_none() { Decision::Put(stored) } else { Decision::Keep })
+        })
+    }
+
+    /// Replaces the value if it equals `expected`; None stands for "no value", on both sides.
+    /// Answers whether it did.
+    ///
+    /// ```
+    /// # fn main() -> caskade::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = caskade::Db::open(dir.path().join("data"))?;
+    /// assert!(db.compare_and_swap(b"lock", None, Some(b"mine"))?);
+    /// assert!(!db.compare_and_swap(b"lock", None, Some(b"theirs"))?);
+    /// assert!(db.compare_and_swap(b"lock", Some(b"mine"), None)?);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn compare_and_swap(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<bool> {
+        let stored = new.map(|value| self.store().stored(value, None)).transpose()?;
+        let mut swapped = false;
+        self.store().modify(key, None, |old| {
+            swapped = match (old, expected) {
+                (None, None) => true,
+                (Some(found), Some(expected)) => self.store().value_is(found, expected)?,
+                _ => false,
+            };
+            Ok(match stored {
+                _ if !swapped => Decision::Keep,
+                Some(stored) => Decision::Put(stored),
+                None => Decision::Delete,
+            })
+        })?;
+        Ok(swapped)
+    }
+
+    /// Stores `value` if the key's value still is the one of version `expected`. Answers the new
+    /// version, or None if it is not.
+    pub fn put_if_version(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        expected: Version,
+    ) -> Result<Option<Version>> {
+        let stored = self.store().stored(value, None)?;
+        let seqno = expected.parts().1;
+        self.store().modify(key, None, |old| {
+            let is_expected = old.is_some_and(|found| found.frame.header.seqno == seqno);
+            Ok(if is_expected { Decision::Put(stored) } else { Decision::Keep })
+        })
+    }
+
+    /// Replaces the value by what `change` makes of it; None stands for "no value", on both sides.
+    ///
+    /// `change` runs without a lock, and again if somebody else wrote meanwhile. A TTL of the old
+    /// value is not carried over. Answers what `change` answered last.
+    ///
+    /// ```
+    /// # fn main() -> caskade::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = caskade::Db::open(dir.path().join("data"))?;
+    /// db.update(b"log", |old| {
+    ///     let mut lines = old.map(<[u8]>::to_vec).unwrap_or_default();
+    ///     lines.extend_from_slice(b"line\n");
+    ///     Some(lines)
+    /// })?;
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn update(
+        &self,
+        key: &[u8],
+        mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
+    ) -> Result<Option<Vec<u8>>> {
+        loop {
+            let old = self.get(key)?;
+            let new = change(old.as_deref());
+            let stored = new.as_deref().map(|new| self.store().stored(new, None)).transpose()?;
+            let seen = old.map(|old| old.version().parts().1);
+            let mut is_unchanged = false;
+            self.store().modify(key, None, |now| {
+                is_unchanged = now.map(|found| found.frame.header.seqno) == seen;
+                Ok(match stored {
+                    _ if !is_unchanged => Decision::Keep,
+                    Some(stored) => Decision::Put(stored),
+                    None => Decision::Delete,
+                })
+            })?;
+            if is_unchanged {
+                return Ok(new);
+            }
+        }
+    }
+
+    /// Adds to a counter, an eight byte little-endian integer, and answers the sum. A missing key
+    /// counts as 0; the sum wraps around. A TTL of the counter is kept.
+    pub fn fetch_add(&self, key: &[u8], delta: i64) -> Result<i64> {
+        self.store().fetch_add(key, delta)
+    }
+
+    // Expiry.
+
+    /// Lets `key` expire after `ttl` from now. Answers whether it is there.
+    pub fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
+        self.store().set_expiry(key, Some(ttl))
+    }
+
+    /// Lets `key` never expire. Answers whether it is there.
+    pub fn persist(&self, key: &[u8]) -> Result<bool> {
+        self.store().set_expiry(key, None)
+    }
+
+    /// When `key` expires, or None if it is not there.
+    pub fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
+        self.store().ttl(key)
+    }
+
+    // Reading.
+
+    /// The value of `key`.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.store().get(key)
+    }
+
+    /// Copies the value of `key` into `out`, in place of what `out` held. Answers whether it is
+    /// there; `out` is empty if it is not.
+    #[inline]
+    pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+        self.store().get_into(key, out)
+    }
+
+    /// The values of many keys, in their order. Cache misses of different keys overlap, which makes
+    /// this several times faster than single gets.
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
+        let mut values = vec![None; keys.len()];
+        self.store().get_many(keys, |index, found| {
+            values[index] = found.map(|(found, shard, guard)| Value::new(&found, shard, guard)).transpose()?;
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    /// As [`Db::get_many`], without copies: calls `visit` with the index of each key and its value.
+    pub fn get_many_with<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        mut visit: impl FnMut(usize, Option<&[u8]>),
+    ) -> Result<()> {
+        self.store().get_many(keys, |index, found| {
+            match found {
+                Some((found, ..)) => self.store().with_value(&found, |value| visit(index, Some(value)))?,
+                None => visit(index, None),
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether `key` has a value.
+    pub fn contains_key(&self, key: &[u8]) -> Result<bool> {
+        Ok(self.value_len(key)?.is_some())
+    }
+
+    /// The length of the value of `key`. The value itself is not read.
+    pub fn value_len(&self, key: &[u8]) -> Result<Option<usize>> {
+        self.store().value_len(key)
+    }
+
+    /// Number of keys, in constant time. Expired keys count until they are cleaned up.
+    pub fn len(&self) -> u64 {
+        self.store().shards.iter().map(caskade_shard::shard::Shard::len).sum()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    // Iterating.
+
+    /// All keys and values as of now, in no order. Writes, deletes and merges go on meanwhile and
+    /// are not seen. Costs memory only for what changes while it lives.
+    pub fn iter(&self) -> Result<Iter> {
+        Iter::new(&self.handle.store)
+    }
+
+    /// All keys as of now, in no order.
+    pub fn keys(&self) -> Result<Keys> {
+        Ok(Keys::new(self.iter()?))
+    }
+
+    /// A page of about `count` keys and values, without a snapshot: it can be resumed at any time,
+    /// by its cursor, even after the store was closed and opened again. A key that exists during
+    /// the whole scan is seen exactly once, unless it is overwritten meanwhile, and then at least once.
+    ///
+    /// ```
+    /// # fn main() -> caskade::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = caskade::Db::open(dir.path().join("data"))?;
+    /// # for i in 0..100_u32 { db.put(&i.to_le_bytes(), b"v")?; }
+    /// let mut seen = 0;
+    /// let mut cursor = Some(caskade::ScanCursor::start());
+    /// while let Some(at) = cursor {
+    ///     let page = db.scan(at, 10)?;
+    ///     seen += page.entries.len();
+    ///     cursor = page.next;
+    /// }
+    /// assert_eq!(seen, 100);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn scan(&self, cursor: ScanCursor, count: usize) -> Result<ScanPage> {
+        crate::iter::scan(self.store(), cursor, count)
+    }
+
+    // Durability.
+
+    /// Makes everything that was acknowledged so far durable.
+    pub fn sync(&self) -> Result<()> {
+        self.store().check_writable()?;
+        self.store().sync_all()
+    }
+
+    /// Waits until the write of `version` is durable, and everything before it in its shard.
+    pub fn wait_durable(&self, version: Version) -> Result<()> {
+        let store = self.store();
+        store.check_writable()?;
+        let (shard, seqno) = version.parts();
+        let exists = store.shards.get(usize::from(shard.0)).is_some_and(|s| s.last_seqno() >= seqno);
+        if !exists {
+            let reason = "no write of this store has this version".to_owned();
+            return Err(Error::InvalidOption { name: "version", reason });
+        }
+        store.committer.wait(&store.shards, &[(shard, seqno)])
+    }
+
+    // Upkeep.
+
+    /// Writes a copy of the store, as of now, into the directory `target`, which then opens as a
+    /// store of its own. Sealed segments are hard-linked, so that this is quick and costs little
+    /// space; `target` must lie on the same file system. If `target` holds an earlier checkpoint of
+    /// this store, what did not change is kept. Reads and writes go on.
+    pub fn checkpoint(&self, target: impl AsRef<Path>) -> Result<CheckpointReport> {
+        checkpoint::checkpoint(self.store(), target.as_ref())
+    }
+
+    /// Merges everything, now. Reads and writes go on.
+    pub fn compact(&self) -> Result<CompactReport> {
+        let store = self.store();
+        store.check_writable()?;
+        let mut report = CompactReport::default();
+        for shard in &store.shards {
+            store.check_open()?;
+            let around = Around { store, shard: shard.id };
+            report.add(&shard.merge_all(&around)?);
+        }
+        Ok(report)
+    }
+
+    /// Reads every record and checks it. Reads and writes go on.
+    ///
+    /// `progress` is called now and then; answering `false` stops with [`Error::Stopped`].
+    pub fn verify(&self, progress: impl FnMut(VerifyProgress) -> bool) -> Result<VerifyReport> {
+        verify::verify(self.store(), progress)
+    }
+
+    /// Figures of the store and of each shard.
+    pub fn stats(&self) -> Stats {
+        Stats::gather(self.store())
+    }
+
+    /// What opening the store found and did.
+    pub fn open_report(&self) -> &OpenReport {
+        &self.store().report
+    }
+
+    /// The first failure after which nothing more can be written, if there was one.
+    pub fn poisoned(&self) -> Option<Arc<str>> {
+        self.store().ctx.poison.cause()
+    }
+
+    /// The directory of the store.
+    pub fn path(&self) -> &Path {
+        &self.store().ctx.path
+    }
+
+    /// A new view of a store that is open read-only, as of now.
+    pub fn refresh(&self) -> Result<Self> {
+        let options = self.store().options.clone();
+        if !options.read_only {
+            let reason = "a store open for writing is always up to date".to_owned();
+            return Err(Error::InvalidOption { name: "read_only", reason });
+        }
+        options.open()
+    }
+
+    /// Does one piece of background work, where [`Background::Manual`] leaves it to the caller.
+    /// Answers whether there was any.
+    pub fn run_background(&self) -> bool {
+        self.handle.maintenance.step()
+    }
+
+    /// Makes everything durable, writes what makes the next open fast, and closes the store for all
+    /// handles. Closing twice is fine.
+    ///
+    /// Dropping the last handle does the same, except that nobody hears of errors.
+    pub fn close(&self) -> Result<()> {
+        self.handle.close()
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<()> {
+        if !self.store.begin_closing() {
+            return Ok(());
+        }
+        self.store.ctx.announce(Event::Close);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let panicked = thread.is_some_and(|thread| thread.join().is_err());
+        let outcome = self.store.finish_closing();
+        if panicked {
+            return Err(self.store.ctx.poison.latch("the maintenance thread panicked"));
+        }
+        outcome
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Nobody is left to hear of an error; what was acknowledged is safe without this.
+        let _ = self.close();
+    }
+}

@@ -1,0 +1,312 @@
+//! Background work: prepares segments, seals, merges, syncs by time, frees the journal.
+//!
+//! One thread a store. It sleeps until something is announced, or until the next sync by time or
+//! the next expiry of a segment is due: an idle store does nothing at all.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use caskade_codec::ids::ShardId;
+use caskade_shard::context::Event;
+use caskade_shard::log_file::ShardSet;
+use caskade_shard::merge::Surroundings;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rayon::prelude::*;
+
+use crate::options::{Background, Durability};
+use crate::store::{Around, Store};
+use crate::{Error, Result};
+
+/// How long work that failed for want of space waits before it is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// The background worker of a store.
+#[derive(Debug)]
+pub(crate) struct Maintenance {
+    store: Arc<Store>,
+    events: Receiver<Event>,
+    todo: Mutex<Todo>,
+    merge_rate: Rate,
+}
+
+#[derive(Debug, Default)]
+struct Todo {
+    seal: ShardSet,
+    merge: ShardSet,
+    journal: bool,
+    /// When the next sync by time is due.
+    sync_at: Option<Duration>,
+    /// When a segment expires as a whole, on the wall clock.
+    expiry_at: Option<u64>,
+    retry_at: Option<Duration>,
+    is_closing: bool,
+}
+
+/// What a wait ended with.
+enum Woken {
+    Work,
+    Close,
+}
+
+impl Maintenance {
+    pub(crate) fn new(store: Arc<Store>, events: Receiver<Event>) -> Self {
+        let shards = store.ctx.shards;
+        let merge_rate = Rate::new(store.options.config.merge_bytes_per_sec);
+        // Whatever the last life left to do is found by looking once.
+        let todo = Todo {
+            seal: ShardSet::below(shards),
+            merge: ShardSet::below(shards),
+            ..Todo::default()
+        };
+        Self { store, events, todo: Mutex::new(todo), merge_rate }
+    }
+
+    fn todo(&self) -> std::sync::MutexGuard<'_, Todo> {
+        self.todo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread's whole life.
+    pub(crate) fn run(&self) {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.step())) {
+                Ok(true) => {}
+                Ok(false) => match self.wait() {
+                    Woken::Work => {}
+                    Woken::Close => return,
+                },
+                Err(_) => {
+                    self.store.ctx.poison.latch("the maintenance thread panicked");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do.
+    fn wait(&self) -> Woken {
+        let event = match self.next_deadline() {
+            Some(time) => self.events.recv_timeout(time),
+            None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match event {
+            Ok(event) => self.take(event),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Woken::Close,
+        }
+        self.absorb();
+        if self.todo().is_closing { Woken::Close } else { Woken::Work }
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let storage = &self.store.ctx.storage;
+        let (now, wall) = (storage.monotonic(), storage.wall_ms());
+        let todo = self.todo();
+        let expiry =
+            todo.expiry_at.map(|at| now + Duration::from_millis(at.saturating_sub(wall) + 1));
+        let soonest = [todo.sync_at, todo.retry_at, expiry].into_iter().flatten().min()?;
+        // Far deadlines are cut, since the wall clock may jump.
+        Some(soonest.saturating_sub(now).min(Duration::from_secs(3600)))
+    }
+
+    /// Takes in what was announced. Segments are prepared at once, since writers need them.
+    fn absorb(&self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.take(event);
+        }
+    }
+
+    fn take(&self, event: Event) {
+        match event {
+            Event::Rotation(shard) => {
+                self.todo().seal.insert(shard);
+                // Should this fail, the writer makes its segment itself, and hears of the failure.
+                let _ = self.store.shards[usize::from(shard.0)].prepare_ahead();
+            }
+            Event::Garbage(shard) => self.todo().merge.insert(shard),
+            Event::JournalTurn => self.todo().journal = true,
+            Event::Awake => {
+                if let Durability::Interval(period) = self.store.options.durability {
+                    self.todo().sync_at = Some(self.store.ctx.storage.monotonic() + period);
+                }
+            }
+            Event::Close => self.todo().is_closing = true,
+        }
+    }
+
+    /// Does one piece of work. False if there is none.
+    pub(crate) fn step(&self) -> bool {
+        self.absorb();
+        if self.store.ctx.poison.is_latched() || self.todo().is_closing {
+            return false;
+        }
+        match self.do_one() {
+            Ok(done) => done,
+            Err(error) => {
+                self.report(&error);
+                self.todo().retry_at = Some(self.store.ctx.storage.monotonic() + RETRY);
+                false
+            }
+        }
+    }
+
+    fn report(&self, error: &Error) {
+        if let Some(hook) = &self.store.options.on_background_error {
+            hook(error);
+        }
+    }
+
+    fn do_one(&self) -> Result<bool> {
+        if self.take_due_sync() {
+            // Cleared first: a write during the sync asks for the next one.
+            self.store.is_dirty.store(false, Ordering::Release);
+            self.store.sync_all()?;
+            return Ok(true);
+        }
+        if std::mem::take(&mut self.todo().journal) {
+            self.store.committer.free_journal()?;
+            return Ok(true);
+        }
+        self.take_due_retry();
+        let seal = self.todo().seal;
+        if let Some(shard) = seal.iter().next() {
+            // Removed only when done, so that a failure is tried again.
+            self.store.shards[usize::from(shard.0)].seal_ended()?;
+            self.todo().seal.remove(shard);
+            return Ok(true);
+        }
+        self.merge()
+    }
+
+    fn take_due_sync(&self) -> bool {
+        let now = self.store.ctx.storage.monotonic();
+        let mut todo = self.todo();
+        let is_due = todo.sync_at.is_some_and(|at| at <= now);
+        if is_due {
+            todo.sync_at = None;
+        }
+        is_due
+    }
+
+    fn take_due_retry(&self) {
+        let now = self.store.ctx.storage.monotonic();
+        let wall = self.store.now_ms();
+        let mut todo = self.todo();
+        if todo.retry_at.is_some_and(|at| at <= now) {
+            todo.retry_at = None;
+        }
+        if todo.expiry_at.is_some_and(|at| at <= wall) {
+            todo.expiry_at = None;
+            todo.merge = ShardSet::below(self.store.ctx.shards);
+        }
+    }
+
+    /// Merges in all shards that may need it, in parallel.
+    fn merge(&self) -> Result<bool> {
+        let shards: Vec<ShardId> = std::mem::take(&mut self.todo().merge).iter().collect();
+        if shards.is_empty() {
+            return Ok(false);
+        }
+        let work = |shard: &ShardId| {
+            let around = Paced { around: self.around(*shard), maintenance: self };
+            let only_drops = !self.is_merge_time();
+            self.store.shards[usize::from(shard.0)].merge_by_policy(&around, only_drops)
+        };
+        // In the order of the shards where somebody else sets the pace: the same every time.
+        let outcomes: Vec<_> = match self.store.options.background {
+            Background::Thread => shards.par_iter().map(work).collect(),
+            Background::Manual => shards.iter().map(work).collect(),
+        };
+        let mut failure = None;
+        for (shard, outcome) in shards.iter().zip(outcomes) {
+            match outcome {
+                // What was merged once may need more.
+                Ok(Some(_)) => self.todo().merge.insert(*shard),
+                Ok(None) => {}
+                Err(error) => {
+                    self.todo().merge.insert(*shard);
+                    failure = Some(error);
+                }
+            }
+        }
+        self.look_ahead();
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(true),
+        }
+    }
+
+    fn around(&self, shard: ShardId) -> Around<'_> {
+        Around { store: &self.store, shard }
+    }
+
+    /// Whether the clock stands inside the merge window.
+    fn is_merge_time(&self) -> bool {
+        let Some((from, to)) = self.store.options.merge_window else { return true };
+        let minute = (self.store.now_ms() / 60_000 % 1440) as u16;
+        if from <= to { (from..to).contains(&minute) } else { minute >= from || minute < to }
+    }
+
+    /// Notes the next expiry, and how far merging is behind.
+    fn look_ahead(&self) {
+        let wall = self.store.now_ms();
+        let (mut expiry, mut worst): (Option<u64>, f64) = (None, 0.0);
+        for shard in &self.store.shards {
+            let (segments, stats) = shard.merge_stats();
+            let next = segments.iter().map(|s| s.expiry_max).filter(|at| *at > wall).min();
+            expiry = expiry.into_iter().chain(next.filter(|at| *at < u64::MAX)).min();
+            worst = worst.max(caskade_shard::merge_policy::overshoot(&segments, &stats));
+        }
+        self.todo().expiry_at = expiry;
+        // Nothing below the bound; then up to 20 ms for each stretch, in step with the overshoot.
+        let micros = if worst > 0.0 { (worst * 40_000.0).clamp(200.0, 20_000.0) } else { 0.0 };
+        self.store.brake_micros.store(micros as u64, Ordering::Relaxed);
+    }
+}
+
+/// Lets a merge make way for what writers wait for.
+struct Paced<'a> {
+    around: Around<'a>,
+    maintenance: &'a Maintenance,
+}
+
+impl Surroundings for Paced<'_> {
+    fn settle(&self) -> Result<()> {
+        self.around.settle()
+    }
+
+    fn pace(&self, bytes: u64) -> Result<()> {
+        let maintenance = self.maintenance;
+        maintenance.absorb();
+        if maintenance.todo().is_closing {
+            return Err(Error::Stopped);
+        }
+        maintenance.merge_rate.spend(bytes);
+        Ok(())
+    }
+}
+
+/// A rate that is kept by sleeping.
+#[derive(Debug)]
+struct Rate {
+    bytes_per_sec: Option<u64>,
+    owed_micros: AtomicU64,
+}
+
+impl Rate {
+    fn new(bytes_per_sec: Option<u64>) -> Self {
+        Self { bytes_per_sec, owed_micros: AtomicU64::new(0) }
+    }
+
+    fn spend(&self, bytes: u64) {
+        let Some(rate) = self.bytes_per_sec else { return };
+        let cost = bytes.saturating_mul(1_000_000) / rate;
+        let owed = self.owed_micros.fetch_add(cost, Ordering::Relaxed) + cost;
+        // Short debts are collected, since short sleeps are never exact.
+        if owed > 5_000 {
+            self.owed_micros.fetch_sub(owed, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_micros(owed.min(1_000_000)));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Opening and creating stores.
+//!
+//! Creating: the shards' directories and manifests come first, the `STORE` file last. Until it
+//! stands, durably, there is no store, and a later open may begin anew.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use caskade_codec::hash::{KeyHasher, SECRET_LEN};
+use caskade_codec::ids::{SegmentId, Seqno, ShardId, StoreUuid};
+use caskade_codec::manifest::Manifest;
+use caskade_codec::meta::{self, StoreMeta};
+use caskade_codec::names::StoreName;
+use caskade_codec::{FORMAT_VERSION, names};
+use caskade_shard::catalog;
+use caskade_shard::commit::Committer;
+use caskade_shard::context::{Context, Event, Poison};
+use caskade_shard::error::At;
+use caskade_shard::journal::JournalScan;
+use caskade_shard::reclaim::Reclaim;
+use caskade_shard::recovery::{Progress, Request, ShardScan, resolve_batches};
+use caskade_shard::storage::{Access, EntryKind, LockFault, LockGuard, Storage};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rayon::prelude::*;
+
+use crate::options::{Builder, OpenProgress, SHARDS_DEFAULT};
+use crate::stats::OpenReport;
+use crate::store::Store;
+use crate::{Error, Result};
+
+/// Opens or creates the store, and answers it with the channel of its background events.
+pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
+    let storage = Arc::clone(&options.storage);
+    let begun = storage.monotonic();
+    let lock = prepare_directory(&options)?;
+    let (events, receiver) = unbounded();
+    let meta = match read_meta(&*storage, &options.path)? {
+        Some(meta) => meta,
+        None if options.read_only || !options.create => {
+            let reason = "the STORE file is missing";
+            return Err(Error::NotAStore { path: options.path.clone(), reason });
+        }
+        None => create(&options, &events)?,
+    };
+    if let Some(asked) = options.shards
+        && asked != meta.shards
+    {
+        return Err(Error::ShardCount { stored: meta.shards, asked });
+    }
+    let ctx = Arc::new(context(&options, &meta, events));
+    let (shards, mut report, next_turn) = recover(&ctx, &options)?;
+    report.elapsed = storage.monotonic().saturating_sub(begun);
+    let committer = Committer::new(Arc::clone(&ctx), &shards, next_turn);
+    Ok((Store::new(ctx, shards, committer, options, report, lock), receiver))
+}
+
+/// Makes sure that there is a directory, and locks it.
+fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
+    let (storage, path) = (&*options.storage, &options.path);
+    match storage.list_dir(path) {
+        Ok(_) => {}
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
+            if options.read_only || !options.create {
+                let reason = "there is no such directory";
+                return Err(Error::NotAStore { path: path.clone(), reason });
+            }
+            match storage.create_dir(path) {
+                Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io("create the directory", path, fault));
+                }
+                _ => {}
+            }
+            if let Some(parent) = path.parent() {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                storage.sync_dir(parent).at("sync", parent)?;
+            }
+        }
+        Err(fault) if fault.kind() == io::ErrorKind::NotADirectory => {
+            let reason = "it is a file, not a directory";
+            return Err(Error::NotAStore { path: path.clone(), reason });
+        }
+        Err(fault) => return Err(Error::io("list", path, fault)),
+    }
+    if options.read_only {
+        return Ok(None);
+    }
+    let file = path.join(names::LOCK);
+    storage.lock(&file).map(Some).map_err(|fault| match fault {
+        LockFault::Held { pid } => Error::Locked { path: path.clone(), pid },
+        LockFault::Io(fault) => Error::io("lock", &file, fault),
+    })
+}
+
+fn read_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<StoreMeta>> {
+    let path = dir.join(names::STORE);
+    let file = match storage.open(&path, Access::Read) {
+        Ok(file) => file,
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(fault) => return Err(Error::io("open", &path, fault)),
+    };
+    let len = file.len().at("measure", &path)?;
+    // Both copies are small; a giant file is none of ours.
+    let mut bytes = vec![0; len.min(1 << 20) as usize];
+    file.read_exact_at(&mut bytes, 0).at("read", &path)?;
+    match StoreMeta::decode(&bytes) {
+        Ok((meta, _)) => Ok(Some(meta)),
+        Err(meta::Fault::Version(found)) => {
+            Err(Error::UnknownFormat { path, found, supported: FORMAT_VERSION })
+        }
+        Err(fault) => Err(Error::Damaged { path, reason: fault.to_string() }),
+    }
+}
+
+/// Makes an empty store in a directory that has none.
+fn create(options: &Builder, events: &Sender<Event>) -> Result<StoreMeta> {
+    let (storage, path) = (&*options.storage, &options.path);
+    refuse_foreign_directory(storage, path)?;
+    let mut uuid = [0; 16];
+    let mut secret = [0; SECRET_LEN];
+    storage.entropy(&mut uuid).at("read randomness for", path)?;
+    storage.entropy(&mut secret).at("read randomness for", path)?;
+    let meta = StoreMeta {
+        uuid: StoreUuid(uuid),
+        shards: options.shards.unwrap_or(SHARDS_DEFAULT),
+        secret,
+        created_ms: storage.wall_ms(),
+    };
+    let ctx = context(options, &meta, events.clone());
+    for shard in (0..meta.shards).map(ShardId) {
+        let dir = path.join(names::shard(shard));
+        match storage.create_dir(&dir) {
+            Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("create the directory", &dir, fault));
+            }
+            _ => {}
+        }
+        let manifest = Manifest {
+            uuid: meta.uuid,
+            shard,
+            generation: 1,
+            next_segment: SegmentId(1),
+            next_log_seqno: Seqno::FIRST,
+            horizon: Seqno::NONE,
+            segments: Vec::new(),
+        };
+        catalog::write(&ctx, &dir, &manifest)?;
+    }
+    // The shards' names are durable before the file that says how many there are.
+    storage.sync_dir(path).at("sync", path)?;
+    catalog::replace_file(&ctx, path, names::STORE, &meta.encode())?;
+    Ok(meta)
+}
+
+/// A directory with things that are not ours is no place for a new store, and one with segments but
+/// without `STORE` is a damaged store, not an empty one.
+fn refuse_foreign_directory(storage: &dyn Storage, path: &Path) -> Result<()> {
+    for entry in storage.list_dir(path).at("list", path)? {
+        match StoreName::parse(&entry.name) {
+            StoreName::Lock | StoreName::Temporary => {}
+            StoreName::Shard(_) if entry.kind == EntryKind::Dir => {
+                let dir = path.join(&entry.name);
+                let has_segments = storage.list_dir(&dir).at("list", &dir)?.iter().any(|entry| {
+                    matches!(names::FileName::parse(&entry.name), names::FileName::Segment(_))
+                });
+                if has_segments {
+                    let reason = "the STORE file is missing, but there are segments".to_owned();
+                    return Err(Error::Damaged { path: path.to_owned(), reason });
+                }
+            }
+            _ => {
+                let reason = "the directory is not empty and holds no store";
+                return Err(Error::NotAStore { path: path.to_owned(), reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn context(options: &Builder, meta: &StoreMeta, events: Sender<Event>) -> Context {
+    Context {
+        storage: Arc::clone(&options.storage),
+        path: options.path.clone(),
+        uuid: meta.uuid,
+        shards: meta.shards,
+        hasher: KeyHasher::new(&meta.secret),
+        reclaim: Arc::new(Reclaim::new()),
+        poison: Poison::default(),
+        config: options.config.clone(),
+        events,
+    }
+}
+
+type Recovered = (Box<[caskade_shard::shard::Shard]>, OpenReport, u64);
+
+/// Reads all shards in parallel, settles their batches, and repairs them.
+fn recover(ctx: &Arc<Context>, options: &Builder) -> Result<Recovered> {
+    let (stop, progress) = (AtomicBool::new(false), Progress::default());
+    let request = Request {
+        mode: options.recovery,
+        read_only: options.read_only,
+        stop: &stop,
+        progress: &progress,
+    };
+    let tell = || {
+        if let Some(callback) = &options.progress {
+            let now = OpenProgress {
+                segments_done: progress.segments_done.load(Ordering::Relaxed),
+                segments_total: progress.segments_total.load(Ordering::Relaxed),
+            };
+            if !callback(now) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+    };
+    let journal = JournalScan::read(ctx)?;
+    let mut scans = (0..ctx.shards)
+        .into_par_iter()
+        .map(|shard| {
+            tell();
+            let scan = ShardScan::read(ctx, ShardId(shard), &request, &journal);
+            tell();
+            scan
+        })
+        .collect::<Result<Vec<_>>>()?;
+    resolve_batches(&mut scans);
+    let finished = scans
+        .into_par_iter()
+        .map(|scan| {
+            tell();
+            scan.finish(ctx, &request)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let (shards, reports): (Vec<_>, Vec<_>) = finished.into_iter().unzip();
+    let report = OpenReport { shards: reports, ..OpenReport::default() };
+    Ok((shards.into_boxed_slice(), report, journal.next_turn()))
+}

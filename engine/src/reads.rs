@@ -1,0 +1,158 @@
+//! Reads, and the writes that begin with one.
+
+use std::time::Duration;
+
+use caskade_codec::record::Flags;
+use caskade_shard::read_path::Found;
+use caskade_shard::reclaim::Guard;
+use caskade_shard::shard::Shard;
+
+use crate::compress::original_len;
+use crate::db::Expiry;
+use crate::options::ExpiryAt;
+use crate::store::Store;
+use crate::value::{Value, decompress};
+use crate::writes::Decision;
+use crate::{Error, Result};
+
+/// Keys whose cache misses overlap: enough to hide them, few enough to stay in the first cache.
+const GROUP: usize = 16;
+
+fn is_compressed(found: &Found<'_>) -> bool {
+    let flags = found.frame.header.flags;
+    flags.contains(Flags::LZ4) || flags.contains(Flags::ZSTD)
+}
+
+impl Store {
+    #[inline]
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.check_open()?;
+        let (hash, shard) = self.route(key);
+        let guard = self.ctx.reclaim.enter();
+        match self.find_unexpired(shard, &guard, hash, key)? {
+            Some(found) => Value::new(&found, shard, &guard).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+        self.check_open()?;
+        out.clear();
+        let (hash, shard) = self.route(key);
+        let guard = self.ctx.reclaim.enter();
+        let Some(found) = self.find_unexpired(shard, &guard, hash, key)? else { return Ok(false) };
+        self.with_value(&found, |value| out.extend_from_slice(value))?;
+        Ok(true)
+    }
+
+    /// Calls `visit` with the value as the user stored it.
+    #[inline]
+    pub(crate) fn with_value<T>(
+        &self,
+        found: &Found<'_>,
+        visit: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
+        if is_compressed(found) {
+            Ok(visit(&decompress(found)?))
+        } else {
+            Ok(visit(found.frame.value()))
+        }
+    }
+
+    pub(crate) fn value_is(&self, found: &Found<'_>, expected: &[u8]) -> Result<bool> {
+        self.with_value(found, |value| value == expected)
+    }
+
+    pub(crate) fn get_many<'s, K: AsRef<[u8]>>(
+        &'s self,
+        keys: &[K],
+        mut visit: impl FnMut(usize, Option<(Found<'_>, &'s Shard, &Guard<'_>)>) -> Result<()>,
+    ) -> Result<()> {
+        self.check_open()?;
+        for (group, keys) in keys.chunks(GROUP).enumerate() {
+            let guard = self.ctx.reclaim.enter();
+            let mut routes = [(0, &self.shards[0]); GROUP];
+            for (route, key) in routes.iter_mut().zip(keys) {
+                *route = self.route(key.as_ref());
+                route.1.prefetch_slot(&guard, route.0);
+            }
+            for (hash, shard) in &routes[..keys.len()] {
+                shard.prefetch_record(&guard, *hash);
+            }
+            for (index, (key, (hash, shard))) in keys.iter().zip(routes).enumerate() {
+                let found = self.find_unexpired(shard, &guard, hash, key.as_ref())?;
+                visit(group * GROUP + index, found.map(|found| (found, shard, &guard)))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn value_len(&self, key: &[u8]) -> Result<Option<usize>> {
+        self.check_open()?;
+        let (hash, shard) = self.route(key);
+        let guard = self.ctx.reclaim.enter();
+        let Some(found) = shard.find_unverified(&guard, hash, key)? else { return Ok(None) };
+        if found.frame.is_expired(|| self.now_ms()) {
+            return Ok(None);
+        }
+        let stored = found.frame.value();
+        original_len(found.frame.header.flags, stored).map(Some).ok_or_else(|| {
+            found.segment.corrupt(found.location.offset(), "a compressed value is cut off")
+        })
+    }
+
+    pub(crate) fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
+        self.check_open()?;
+        let (hash, shard) = self.route(key);
+        let guard = self.ctx.reclaim.enter();
+        let Some(found) = self.find_unexpired(shard, &guard, hash, key)? else { return Ok(None) };
+        Ok(Some(match found.frame.expiry() {
+            None => Expiry::Never,
+            Some(at) => Expiry::In(Duration::from_millis(at.saturating_sub(self.now_ms()))),
+        }))
+    }
+
+    pub(crate) fn set_expiry(&self, key: &[u8], ttl: Option<Duration>) -> Result<bool> {
+        // The value is copied out of the log, since its record is written anew.
+        let mut is_there = false;
+        self.rewrite(key, |found| {
+            is_there = true;
+            let value = self.with_value(found, <[u8]>::to_vec)?;
+            Ok((value, ttl.map(ExpiryAt::In)))
+        })?;
+        Ok(is_there)
+    }
+
+    pub(crate) fn fetch_add(&self, key: &[u8], delta: i64) -> Result<i64> {
+        let mut sum = delta;
+        // The sum is known only under the lock, so that the record is made there.
+        self.modify(key, None, |old| {
+            let mut expiry = None;
+            if let Some(found) = old {
+                let count = self.with_value(found, |value| {
+                    let bytes = <[u8; 8]>::try_from(value);
+                    bytes.map_err(|_| Error::NotACounter { len: value.len() })
+                })??;
+                sum = i64::from_le_bytes(count).wrapping_add(delta);
+                expiry = found.frame.expiry().map(ExpiryAt::UnixMillis);
+            }
+            Ok(Decision::Put(self.stored_owned(sum.to_le_bytes().to_vec(), expiry)?))
+        })?;
+        Ok(sum)
+    }
+
+    /// Writes the record of a key anew, if there is one.
+    fn rewrite(
+        &self,
+        key: &[u8],
+        make: impl FnOnce(&Found<'_>) -> Result<(Vec<u8>, Option<ExpiryAt>)>,
+    ) -> Result<()> {
+        self.modify(key, None, |old| {
+            let Some(found) = old else { return Ok(Decision::Keep) };
+            let (value, expiry) = make(found)?;
+            Ok(Decision::Put(self.stored_owned(value, expiry)?))
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! An open store: shards, the commit stream, and what keeps them together.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use caskade_codec::hash::shard_of;
+use caskade_codec::ids::{Seqno, ShardId};
+use caskade_shard::commit::Committer;
+use caskade_shard::context::Context;
+use caskade_shard::log_file::ShardSet;
+use caskade_shard::merge::Surroundings;
+use caskade_shard::shard::Shard;
+use caskade_shard::storage::LockGuard;
+
+use crate::options::{Builder, Durability};
+use crate::stats::OpenReport;
+use crate::{Error, Result};
+
+/// An open store. Shared by all handles and the maintenance thread.
+#[derive(Debug)]
+pub(crate) struct Store {
+    // Constant after construction.
+    pub(crate) ctx: Arc<Context>,
+    pub(crate) shards: Box<[Shard]>,
+    pub(crate) committer: Committer,
+    pub(crate) options: Builder,
+    pub(crate) report: OpenReport,
+    /// The lock on the directory; none where the store is read-only.
+    pub(crate) lock: std::sync::Mutex<Option<Box<dyn LockGuard>>>,
+    // Atomics.
+    state: AtomicU8,
+    /// Something was written since the last sync by time.
+    pub(crate) is_dirty: AtomicBool,
+    /// How long writers rest for every stretch that they write, while merging falls behind.
+    pub(crate) brake_micros: AtomicU64,
+    /// Bytes written since the last rest.
+    unrested_bytes: AtomicU64,
+}
+
+const OPEN: u8 = 0;
+const CLOSING: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// Bytes that may be written between two rests.
+const BRAKE_STRETCH: u64 = 64 << 10;
+
+impl Store {
+    pub(crate) fn new(
+        ctx: Arc<Context>,
+        shards: Box<[Shard]>,
+        committer: Committer,
+        options: Builder,
+        report: OpenReport,
+        lock: Option<Box<dyn LockGuard>>,
+    ) -> Self {
+        Self {
+            ctx,
+            shards,
+            committer,
+            options,
+            report,
+            lock: std::sync::Mutex::new(lock),
+            state: OPEN.into(),
+            is_dirty: false.into(),
+            brake_micros: 0.into(),
+            unrested_bytes: 0.into(),
+        }
+    }
+
+    /// The hash of a key and the shard that owns it.
+    #[inline]
+    pub(crate) fn route(&self, key: &[u8]) -> (u64, &Shard) {
+        let hash = self.ctx.hasher.hash(key);
+        let shard = shard_of(hash, self.shards.len() as u64);
+        (hash, &self.shards[usize::from(shard.0)])
+    }
+
+    /// Fails once the store is closed.
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.state.load(Ordering::Acquire) == OPEN { Ok(()) } else { Err(Error::Closed) }
+    }
+
+    /// Fails unless writes are taken.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.options.read_only { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// The wall clock, in milliseconds since 1970.
+    #[inline]
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.ctx.storage.wall_ms()
+    }
+
+    /// Does what a write's durability asks for after it was applied.
+    #[inline]
+    pub(crate) fn acknowledge(
+        &self,
+        writes: &[(ShardId, Seqno)],
+        durability: Option<Durability>,
+        bytes: u64,
+    ) -> Result<()> {
+        // One load of a line that hardly ever changes; the rest is for the first write after a sync.
+        if !self.is_dirty.load(Ordering::Relaxed) && !self.is_dirty.swap(true, Ordering::AcqRel) {
+            self.ctx.announce(caskade_shard::context::Event::Awake);
+        }
+        if durability.unwrap_or(self.options.durability) == Durability::Sync {
+            self.committer.wait(&self.shards, writes)?;
+        }
+        if self.brake_micros.load(Ordering::Relaxed) > 0 {
+            self.rest(bytes);
+        }
+        Ok(())
+    }
+
+    /// Slows a writer down while merging falls behind, so that the space bound holds.
+    #[cold]
+    fn rest(&self, bytes: u64) {
+        let unrested = self.unrested_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if unrested >= BRAKE_STRETCH {
+            self.unrested_bytes.store(0, Ordering::Relaxed);
+            let micros = self.brake_micros.load(Ordering::Relaxed);
+            std::thread::sleep(Duration::from_micros(micros));
+        }
+    }
+
+    /// Makes everything written so far durable.
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        let outcome = self.committer.commit(&self.shards, ShardSet::below(self.ctx.shards));
+        outcome.map_err(|error| match error {
+            Error::Poisoned { cause } => Error::Indeterminate { cause },
+            error => error,
+        })
+    }
+
+    /// Takes no more operations. True for the one caller that has to do the closing.
+    pub(crate) fn begin_closing(&self) -> bool {
+        self.state.compare_exchange(OPEN, CLOSING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Brings the store to rest on disk and lets go of the lock.
+    pub(crate) fn finish_closing(&self) -> Result<()> {
+        let outcome = if self.options.read_only { Ok(()) } else { self.rest_on_disk() };
+        for shard in &self.shards {
+            shard.close_log();
+            shard.discard_ahead();
+        }
+        self.ctx.reclaim.collect();
+        *self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        self.state.store(CLOSED, Ordering::Release);
+        outcome
+    }
+
+    fn rest_on_disk(&self) -> Result<()> {
+        self.ctx.poison.check()?;
+        for shard in &self.shards {
+            shard.close_log();
+        }
+        let all = ShardSet::below(self.ctx.shards);
+        self.committer.settle(&self.shards, all)?;
+        for shard in &self.shards {
+            let around = Around { store: self, shard: shard.id };
+            if shard.is_at_rest() {
+                continue;
+            }
+            if self.options.snapshot_on_close {
+                shard.snapshot(&around)?;
+            } else {
+                shard.lock_even_closed().end_active();
+                shard.seal_ended()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a shard's upkeep needs of the store.
+pub(crate) struct Around<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) shard: ShardId,
+}
+
+impl Surroundings for Around<'_> {
+    fn settle(&self) -> Result<()> {
+        let wanted = [self.shard].into_iter().collect();
+        self.store.committer.settle(&self.store.shards, wanted).map(|_| ())
+    }
+
+    fn pace(&self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+}

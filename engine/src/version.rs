@@ -1,0 +1,44 @@
+//! Versions: which write a value comes from.
+
+use std::fmt;
+
+use caskade_codec::ids::{Seqno, ShardId};
+
+/// Names one write. Of two versions of one key the greater is the newer.
+///
+/// Versions of different keys say nothing about each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(u64);
+
+const SEQNO_BITS: u32 = 56;
+
+impl Version {
+    /// 2^56 writes to one shard take centuries, so the number never grows into the shard's bits.
+    pub(crate) fn new(shard: ShardId, seqno: Seqno) -> Self {
+        debug_assert!(seqno.0 >> SEQNO_BITS == 0, "a shard has not that many records");
+        Self(u64::from(shard.0) << SEQNO_BITS | seqno.0)
+    }
+
+    pub(crate) fn parts(self) -> (ShardId, Seqno) {
+        (ShardId((self.0 >> SEQNO_BITS) as u16), Seqno(self.0 & ((1 << SEQNO_BITS) - 1)))
+    }
+
+    /// As a plain number, to keep elsewhere.
+    #[must_use]
+    pub fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    /// Back from [`Version::to_u64`].
+    #[must_use]
+    pub fn from_u64(raw: u64) -> Self {
+        Self(raw)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shard, seqno) = self.parts();
+        write!(f, "{shard}:{seqno}")
+    }
+}

@@ -1,0 +1,242 @@
+//! Writes: puts, deletes, conditional writes, batches.
+
+use caskade_codec::ids::{Seqno, ShardId};
+use caskade_codec::record::{Flags, KEY_LEN_MAX, VALUE_LEN_MAX};
+use caskade_shard::log_file::ShardSet;
+use caskade_shard::read_path::Found;
+use caskade_shard::reclaim::Guard;
+use caskade_shard::shard::Shard;
+use caskade_shard::write_path::{BatchName, Change, Locked, Old, Op, Staged};
+
+use crate::batch::Batch;
+use crate::compress;
+use crate::options::{Compression, Durability, ExpiryAt, WriteOptions};
+use crate::store::Store;
+use crate::version::Version;
+use crate::{Error, Result};
+
+/// A value on its way to disk.
+pub(crate) struct Stored<'a> {
+    value: std::borrow::Cow<'a, [u8]>,
+    flags: Flags,
+    expiry: Option<u64>,
+}
+
+impl Stored<'_> {
+    fn change(&self) -> Change<'_> {
+        Change::Put { value: &self.value, flags: self.flags, expiry: self.expiry }
+    }
+}
+
+/// What to do after looking at a key's record.
+pub(crate) enum Decision<'a> {
+    /// Leave it.
+    Keep,
+    /// Store this value.
+    Put(Stored<'a>),
+    /// Remove it.
+    Delete,
+}
+
+fn check_key(key: &[u8]) -> Result<()> {
+    if key.len() <= KEY_LEN_MAX {
+        return Ok(());
+    }
+    Err(Error::KeyTooLarge { len: key.len(), limit: KEY_LEN_MAX })
+}
+
+impl Store {
+    /// Checks a value, compresses it if that pays, and settles its expiry.
+    pub(crate) fn stored<'a>(
+        &self,
+        value: &'a [u8],
+        expiry: Option<ExpiryAt>,
+    ) -> Result<Stored<'a>> {
+        if value.len() > VALUE_LEN_MAX {
+            return Err(Error::ValueTooLarge { len: value.len(), limit: VALUE_LEN_MAX });
+        }
+        let expiry = expiry.map(|at| match at {
+            ExpiryAt::In(ttl) => {
+                let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+                self.now_ms().saturating_add(ttl)
+            }
+            ExpiryAt::UnixMillis(at) => at,
+        });
+        let packed = match self.options.compression {
+            Compression::None => None,
+            #[cfg(any(feature = "lz4", feature = "zstd"))]
+            how => compress::compress(how, value),
+        };
+        let (flags, value) = match packed {
+            Some((flags, packed)) => (flags, packed.into()),
+            None => (Flags::NONE, value.into()),
+        };
+        Ok(Stored { value, flags, expiry })
+    }
+
+    /// As [`Store::stored`], for bytes that were made on the way.
+    pub(crate) fn stored_owned(
+        &self,
+        value: Vec<u8>,
+        expiry: Option<ExpiryAt>,
+    ) -> Result<Stored<'static>> {
+        let Stored { value: packed, flags, expiry } = self.stored(&value, expiry)?;
+        let packed = match packed {
+            std::borrow::Cow::Owned(packed) => Some(packed),
+            std::borrow::Cow::Borrowed(_) => None,
+        };
+        Ok(Stored { value: packed.unwrap_or(value).into(), flags, expiry })
+    }
+
+    /// Puts a value, whatever was there.
+    #[inline]
+    pub(crate) fn put(&self, key: &[u8], value: &[u8], options: WriteOptions) -> Result<Version> {
+        self.check_writable()?;
+        check_key(key)?;
+        let stored = self.stored(value, options.expiry)?;
+        let (hash, shard) = self.route(key);
+        let op = Op { hash, key, change: stored.change() };
+        let seqno = shard.lock()?.apply(&op, |_| Ok(true))?.expect("an unconditional write");
+        self.acknowledge(&[(shard.id, seqno)], options.durability, value.len() as u64)?;
+        Ok(Version::new(shard.id, seqno))
+    }
+
+    /// Deletes a key. Answers whether it was there.
+    pub(crate) fn delete(&self, key: &[u8], durability: Option<Durability>) -> Result<bool> {
+        self.check_writable()?;
+        check_key(key)?;
+        let (hash, shard) = self.route(key);
+        let op = Op { hash, key, change: Change::Delete };
+        let mut was_there = false;
+        let applied = shard.lock()?.apply(&op, |old| {
+            // An expired record is not there, but its tombstone saves the next reader the look.
+            was_there = match old {
+                Old::Absent => return Ok(false),
+                Old::Record(found) => !found.frame.is_expired(|| self.now_ms()),
+                Old::Damaged(_) => true,
+            };
+            Ok(true)
+        })?;
+        if let Some(seqno) = applied {
+            self.acknowledge(&[(shard.id, seqno)], durability, 0)?;
+        }
+        Ok(was_there)
+    }
+
+    /// Looks at a key's record and changes it, in one step.
+    pub(crate) fn modify<'v>(
+        &self,
+        key: &[u8],
+        durability: Option<Durability>,
+        decide: impl FnOnce(Option<&Found<'_>>) -> Result<Decision<'v>>,
+    ) -> Result<Option<Version>> {
+        self.check_writable()?;
+        check_key(key)?;
+        let (hash, shard) = self.route(key);
+        let applied = {
+            let mut locked = shard.lock()?;
+            let guard = self.ctx.reclaim.enter();
+            let found = self.find_unexpired(shard, &guard, hash, key)?;
+            match decide(found.as_ref())? {
+                Decision::Keep => None,
+                Decision::Put(stored) => {
+                    let op = Op { hash, key, change: stored.change() };
+                    locked.apply(&op, |_| Ok(true))?
+                }
+                Decision::Delete => {
+                    let op = Op { hash, key, change: Change::Delete };
+                    locked.apply(&op, |old| Ok(!matches!(old, Old::Absent)))?
+                }
+            }
+        };
+        let Some(seqno) = applied else { return Ok(None) };
+        self.acknowledge(&[(shard.id, seqno)], durability, 0)?;
+        Ok(Some(Version::new(shard.id, seqno)))
+    }
+
+    /// The record of a key, unless it is expired.
+    #[inline]
+    pub(crate) fn find_unexpired<'g>(
+        &self,
+        shard: &Shard,
+        guard: &'g Guard<'_>,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<Option<Found<'g>>> {
+        let found = shard.find(guard, hash, key)?;
+        Ok(found.filter(|found| !found.frame.is_expired(|| self.now_ms())))
+    }
+
+    /// Writes a batch. Answers the version of its last record in its lowest shard.
+    pub(crate) fn write(
+        &self,
+        batch: &Batch,
+        durability: Option<Durability>,
+    ) -> Result<Option<Version>> {
+        self.check_writable()?;
+        let mut changes = Vec::with_capacity(batch.len());
+        let mut bytes = 0;
+        for change in batch.changes() {
+            check_key(change.key)?;
+            let value = change.value.map(|value| self.stored(value, change.expiry)).transpose()?;
+            let (hash, shard) = self.route(change.key);
+            bytes += (change.key.len() + change.value.map_or(0, <[u8]>::len)) as u64;
+            changes.push((shard.id, hash, change.key, value));
+        }
+        // Stable: changes to one key stay in their order.
+        changes.sort_by_key(|change| change.0);
+        let parts: Vec<(ShardId, Vec<Op<'_>>)> = changes
+            .chunk_by(|a, b| a.0 == b.0)
+            .map(|part| {
+                let ops = part.iter().map(|(_, hash, key, value)| Op {
+                    hash: *hash,
+                    key,
+                    change: value.as_ref().map_or(Change::Delete, Stored::change),
+                });
+                (part[0].0, ops.collect())
+            })
+            .collect();
+        let Some((coordinator, _)) = parts.first() else { return Ok(None) };
+        let written = self.append_batch(*coordinator, &parts)?;
+        self.acknowledge(&written, durability, bytes)?;
+        Ok(written.first().map(|(shard, seqno)| Version::new(*shard, *seqno)))
+    }
+
+    /// Puts all parts into the logs, then shows them.
+    fn append_batch(
+        &self,
+        coordinator: ShardId,
+        parts: &[(ShardId, Vec<Op<'_>>)],
+    ) -> Result<Vec<(ShardId, Seqno)>> {
+        let participants: ShardSet = parts.iter().map(|(shard, _)| *shard).collect();
+        // In shard order, so that two batches never wait for each other.
+        let mut locked = parts
+            .iter()
+            .map(|(shard, _)| self.shards[usize::from(shard.0)].lock())
+            .collect::<Result<Vec<Locked<'_>>>>()?;
+        let name = BatchName {
+            coordinator,
+            seqno: locked[0].next_seqno(),
+            parts: parts.len() as u16,
+        };
+        let mut staged: Vec<Staged> = Vec::with_capacity(parts.len());
+        for (index, (_, ops)) in parts.iter().enumerate() {
+            match locked[index].stage(ops, name) {
+                Ok(part) => staged.push(part),
+                Err(error) => {
+                    for (locked, part) in locked.iter_mut().zip(&staged) {
+                        locked.unstage(part)?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let written = locked
+            .iter_mut()
+            .zip(parts)
+            .zip(staged)
+            .map(|((locked, (shard, ops)), part)| (*shard, locked.publish(ops, part, participants)))
+            .collect();
+        Ok(written)
+    }
+}
