@@ -34,6 +34,7 @@ fn one_record(c: &mut Criterion) {
         let draft = draft(7, &value);
         let seed = record::seed(SALT, 4096);
         let mut frame = vec![0; draft.frame_len()];
+        draft.encode(seed, &mut frame);
 
         let mut group = c.benchmark_group("record");
         group.throughput(Throughput::Bytes(draft.frame_len() as u64));

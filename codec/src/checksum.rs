@@ -15,7 +15,22 @@ pub fn of(bytes: &[u8]) -> u32 {
 #[inline]
 #[must_use]
 pub fn extend(crc: u32, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc, bytes)
+    if bytes.len() < LONG_LEN_MIN {
+        crc32c::crc32c_append(crc, bytes)
+    } else {
+        extend_long(crc, bytes)
+    }
+}
+
+/// From this length on the second implementation is quicker, although it costs more to begin.
+const LONG_LEN_MIN: usize = 1024;
+
+#[inline(never)]
+fn extend_long(crc: u32, bytes: &[u8]) -> u32 {
+    let algorithm = crc_fast::CrcAlgorithm::Crc32Iscsi;
+    let mut digest = crc_fast::Digest::new_with_init_state(algorithm, u64::from(!crc));
+    digest.update(bytes);
+    digest.finalize() as u32
 }
 
 /// Checksums of any ranges of the same bytes, each in bounded time.
@@ -96,6 +111,20 @@ mod tests {
     #[test]
     fn extends() {
         assert_eq!(extend(of(b"1234"), b"56789"), of(b"123456789"));
+    }
+
+    #[test]
+    fn both_implementations_agree() {
+        let bytes: Vec<u8> = (0..5000_u32).map(|i| (i * 31 % 251) as u8).collect();
+        for start in [0, 1, 7, 8, 63] {
+            for len in [0, 1, 8, 100, 255, 256, 257, 1023, 1024, 1025, 2048, 4099] {
+                for crc in [0, 1, 0xDEAD_BEEF, u32::MAX] {
+                    let bytes = &bytes[start..start + len];
+                    let short = crc32c::crc32c_append(crc, bytes);
+                    assert_eq!(extend_long(crc, bytes), short, "{start} {len} {crc:08x}");
+                }
+            }
+        }
     }
 
     #[test]

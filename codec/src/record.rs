@@ -338,6 +338,8 @@ impl Draft<'_> {
         header.check().expect("a draft keeps the rules of its kind");
         assert_eq!(out.len(), header.frame_len(), "a frame is encoded into exactly its length");
 
+        // Padding lies in the last word; what else is there is overwritten.
+        bytes::put_u64(out, out.len() - ALIGNMENT, 0);
         let tag = self.kind as u32
             | u32::from(flags.bits()) << FLAGS_SHIFT
             | header.key_len << KEY_LEN_SHIFT;
@@ -350,7 +352,6 @@ impl Draft<'_> {
         out[header.key_range()].copy_from_slice(self.key);
         out[header.value_range()].copy_from_slice(self.value);
         let end = header.unpadded_len();
-        out[end..].fill(0);
         header.crc = checksum::extend(seed, &out[TAG_AT..end]);
         bytes::put_u32(out, CRC_AT, header.crc);
         header.crc
@@ -446,11 +447,15 @@ pub fn frame_is_intact(frame: &[u8], header: &Header, seed: u32) -> bool {
 /// Compares checksum and padding. `frame` is `header.frame_len()` long.
 #[inline]
 fn check_frame(frame: &[u8], header: &Header, seed: u32) -> Result<(), Reason> {
-    let (covered, padding) = frame.split_at(header.unpadded_len());
-    if checksum::extend(seed, &covered[TAG_AT..]) != header.crc {
+    let end = header.unpadded_len();
+    if checksum::extend(seed, &frame[TAG_AT..end]) != header.crc {
         return Err(Reason::Checksum);
     }
-    if !bytes::all_zero(padding) {
+    // The padding is the last word's upper end. It may be empty, and a shift by a whole word is
+    // none, so it is done in two steps.
+    let covered_of_word = end - (frame.len() - ALIGNMENT);
+    let last_word = bytes::get_u64(frame, frame.len() - ALIGNMENT);
+    if last_word >> (8 * (covered_of_word - 1)) >> 8 != 0 {
         return Err(Reason::Padding);
     }
     Ok(())

@@ -30,11 +30,13 @@ pub fn resync(
     at = at.checked_next_multiple_of(ALIGNMENT)?;
     loop {
         let rest = bytes.get(at..)?;
-        if rest.first_chunk::<ZERO_BLOCK_LEN>().is_some_and(|block| bytes::all_zero(block)) {
+        let head = rest.first_chunk::<HEADER_LEN>()?;
+        if bytes::get_u64(head, 0) == 0
+            && rest.first_chunk::<ZERO_BLOCK_LEN>().is_some_and(|block| bytes::all_zero(block))
+        {
             at += ZERO_BLOCK_LEN;
             continue;
         }
-        let head = rest.first_chunk::<HEADER_LEN>()?;
         if record::names_a_kind(head[KIND_AT])
             && let Ok(header) = Header::decode(head)
             && header.seqno > above
