@@ -8,14 +8,17 @@
 //! 2. If barriers for all threads can be had, a counter in a thread's own slot is changed by that
 //!    thread alone, with plain loads and stores (a guard stays on its thread). All other counters
 //!    are changed by read-modify-writes.
-//! 3. The epoch changes under the garbage lock only, by one at a time, and from `e` to `e + 1` only
-//!    after each counter of parity `e + 1` was found zero under that lock: one with plain changes
-//!    after a barrier for all threads that followed the locking, the others by read-modify-writes.
-//! 4. Garbage carries the epoch at which it was retired and is freed at that epoch plus two.
+//! 3. The epoch changes under the lock of `waiting` only, by one at a time, and from `e` to `e + 1`
+//!    only after each counter of parity `e + 1` was found zero under that lock: one with plain
+//!    changes after a barrier for all threads, the others by read-modify-writes.
+//! 4. Garbage carries the epoch at which a collector took it over, before its barrier, and is freed
+//!    at that epoch plus two.
+//!
+//! Locks: `waiting`, then `retired`.
 //!
 //! # Why that is enough
-//! Let X be unlinked, then retired at epoch `e`. Before X is freed the epoch makes two steps, both
-//! after the retirement in the order of the lock: so every counter, of either parity, is found zero
+//! Let X be unlinked, then retired, then taken over at epoch `e`. Before X is freed the epoch makes
+//! two steps, both after that in the order of the locks: so every counter, of either parity, is found zero
 //! at least once after X was unlinked. Take a reader R and the check of *its* counter, wherever R's
 //! view of the epoch led it; let R hold X. Then the check does not find zero before R has left:
 //! - Plain changes. Before the check every thread passed a full barrier, after X was unlinked. If
@@ -43,7 +46,7 @@ use std::{
 };
 
 use self::threads::{OWNED, SLOTS};
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 /// How much may wait before a retirement tries to free some of it.
 #[cfg(not(loom))]
@@ -57,11 +60,7 @@ struct Slot {
     guards: [AtomicU64; 2],
 }
 
-struct Retired {
-    epoch: u64,
-    /// Held for its drop alone.
-    _garbage: Box<dyn Send>,
-}
+type Garbage = Box<dyn Send>;
 
 /// Frees what was unlinked when no reader can hold it any more.
 ///
@@ -70,11 +69,13 @@ pub struct Reclaim {
     slots: Box<[Slot]>,
     /// Whether the slots below `OWNED` are changed with plain loads and stores. Constant.
     plain: bool,
-    /// Written under the lock of `garbage`.
+    /// Written under the lock of `waiting`.
     epoch: AtomicU64,
-    /// Oldest first.
-    garbage: Mutex<VecDeque<Retired>>,
-    /// The length of `garbage`, to be read without its lock.
+    /// What no collector has seen yet. The lock is never held for long.
+    retired: Mutex<Vec<Garbage>>,
+    /// Garbage with its epoch, oldest first. The lock is the collector's role.
+    waiting: Mutex<VecDeque<(u64, Garbage)>>,
+    /// The length of both queues.
     pending: AtomicUsize,
 }
 
@@ -102,7 +103,8 @@ impl Reclaim {
             slots: (0..SLOTS).map(slot).collect(),
             plain: barrier::is_available(),
             epoch: AtomicU64::new(0),
-            garbage: Mutex::new(VecDeque::new()),
+            retired: Mutex::new(Vec::new()),
+            waiting: Mutex::new(VecDeque::new()),
             pending: AtomicUsize::new(0),
         }
     }
@@ -128,39 +130,35 @@ impl Reclaim {
 
     /// Takes over what was just unlinked, and drops it when no guard that could see it lives.
     pub fn retire(&self, garbage: Box<dyn Send>) {
-        let pending = {
-            let mut queue = lock(&self.garbage);
-            // Under the lock the epoch stands still.
-            let epoch = self.epoch.load(Ordering::Relaxed);
-            queue.push_back(Retired { epoch, _garbage: garbage });
-            self.pending.store(queue.len(), Relaxed);
-            queue.len()
-        };
-        if pending >= PENDING_MAX {
-            self.collect();
+        let pending = self.pending.fetch_add(1, Relaxed) + 1;
+        lock(&self.retired).push(garbage);
+        if pending >= PENDING_MAX
+            && let Ok(waiting) = self.waiting.try_lock()
+        {
+            self.collect_into(waiting);
         }
     }
 
     /// Moves the epoch if readers allow, and frees what has waited long enough. Answers how much is
     /// still waiting.
     pub fn collect(&self) -> usize {
-        if self.pending() == 0 {
-            return 0;
-        }
-        let mut queue = lock(&self.garbage);
-        // One barrier serves both steps: it follows the unlinking of all that is in the queue.
+        if self.pending() == 0 { 0 } else { self.collect_into(lock(&self.waiting)) }
+    }
+
+    fn collect_into(&self, mut waiting: MutexGuard<'_, VecDeque<(u64, Garbage)>>) -> usize {
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        waiting.extend(lock(&self.retired).drain(..).map(|garbage| (epoch, garbage)));
+        // One barrier serves both steps: it follows the unlinking of all that waits.
         if !self.plain || barrier::heavy() {
             self.advance();
         }
         let epoch = self.epoch.load(Ordering::Relaxed);
-        let ripe = queue.partition_point(|retired| retired.epoch + 2 <= epoch);
-        let freed: Vec<_> = queue.drain(..ripe).collect();
-        let waiting = queue.len();
-        self.pending.store(waiting, Relaxed);
-        drop(queue);
+        let ripe = waiting.partition_point(|&(taken, _)| taken + 2 <= epoch);
+        let freed: Vec<_> = waiting.drain(..ripe).collect();
+        drop(waiting);
+        let before = self.pending.fetch_sub(freed.len(), Relaxed);
         // Drops may be long, or retire something themselves: not under the lock.
-        drop(freed);
-        waiting
+        before - freed.len()
     }
 
     /// How much waits to be freed.
@@ -170,7 +168,7 @@ impl Reclaim {
     }
 
     /// Moves the epoch by the two steps that the newest garbage needs, or as far as readers allow.
-    /// Under the garbage lock.
+    /// Under the lock of `waiting`.
     fn advance(&self) {
         for _ in 0..2 {
             let epoch = self.epoch.load(Ordering::Relaxed);

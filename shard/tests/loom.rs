@@ -204,6 +204,22 @@ fn a_snapshot_stays_and_readers_go_on() {
     });
 }
 
+#[test]
+fn the_end_of_a_snapshot_frees_nothing_under_a_reader() {
+    check(|| {
+        let found = beside(
+            |writer| writer.insert_unique(LOW, at(1)),
+            |table, reclaim| find(table, reclaim, LOW, &[at(1), at(2)]),
+            |writer| {
+                let snapshot = writer.snapshot();
+                writer.entry(LOW, |_| true).set(at(2));
+                drop(snapshot);
+            },
+        );
+        assert!(found.is_some());
+    });
+}
+
 /// What a reader may find while it is linked.
 struct Linked {
     is_linked: AtomicBool,

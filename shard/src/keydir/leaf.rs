@@ -228,6 +228,12 @@ impl<'a> Leaf<'a> {
         prefetch_lines(bucket, size_of::<Bucket>() / 64);
     }
 
+    /// Asks for the line that a change of the leaf will need.
+    #[inline]
+    pub(super) fn prefetch_header(self) {
+        prefetch_lines(self.block.as_ptr(), 1);
+    }
+
     /// The location and place of the entry with this hash that `is_match` accepts.
     #[inline]
     pub(super) fn find(
