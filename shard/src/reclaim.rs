@@ -4,39 +4,49 @@
 //! something hands it to [`Reclaim::retire`], and it is freed after two steps of the epoch.
 //!
 //! # Invariants
-//! 1. A counter is the number of live guards that entered through it. It is changed by
-//!    read-modify-writes only.
-//! 2. The epoch changes under the garbage lock only, by one at a time, and from `e` to `e + 1` only
-//!    after each counter of parity `e + 1` was found zero by a read-modify-write under that lock.
-//! 3. Garbage carries the epoch at which it was retired and is freed at that epoch plus two.
+//! 1. A counter is the number of live guards that entered through it.
+//! 2. If barriers for all threads can be had, a counter in a thread's own slot is changed by that
+//!    thread alone, with plain loads and stores (a guard stays on its thread). All other counters
+//!    are changed by read-modify-writes.
+//! 3. The epoch changes under the lock of `waiting` only, by one at a time, and from `e` to `e + 1`
+//!    only after each counter of parity `e + 1` was found zero under that lock: one with plain
+//!    changes after a barrier for all threads, the others by read-modify-writes.
+//! 4. Garbage carries the epoch at which a collector took it over, before its barrier, and is freed
+//!    at that epoch plus two.
+//!
+//! Locks: `waiting`, then `retired`.
 //!
 //! # Why that is enough
-//! Let X be unlinked, then retired at epoch `e`. Before X is freed the epoch makes two steps, both
-//! after the retirement in the order of the lock: so every counter, of either parity, is found zero
+//! Let X be unlinked, then retired, then taken over at epoch `e`. Before X is freed the epoch makes
+//! two steps, both after that in the order of the locks: so every counter, of either parity, is found zero
 //! at least once after X was unlinked. Take a reader R and the check of *its* counter, wherever R's
-//! view of the epoch led it. Both are read-modify-writes on one atomic, so one of them is first:
-//! - R's increment is first. The check reads a value that includes R, so it is zero only if R's
-//!   decrement came before it as well. The decrement is a release and the check an acquire, and
-//!   read-modify-writes in between continue the release sequence: R's reads happen before the free.
-//! - The check is first. It is a release and R's increment an acquire, so the unlinking happens
-//!   before everything that R reads: R can no longer find X.
+//! view of the epoch led it; let R hold X. Then the check does not find zero before R has left:
+//! - Plain changes. Before the check every thread passed a full barrier, after X was unlinked. If
+//!   R's came after R had entered, the check sees a count that includes R. If it came before, R's
+//!   later loads see that X is unlinked: R does not hold X. (`barrier` has the argument in full.)
+//! - Read-modify-writes. R's entering and the check are both ones on the same atomic, so one of them
+//!   is first. If R's was, the check reads a value that includes R. If the check was, it is a
+//!   release and R's an acquire: the unlinking happens before R's loads, and R does not hold X.
 //!
-//! The epoch therefore decides only how soon the counters drain (new readers use the other parity),
-//! never whether a free is safe; that is why readers may load it relaxed.
+//! If R has left, the zero that was found is the value of R's own release store, or of a later one
+//! by the same thread or in the same chain of read-modify-writes; the check is an acquire, so what R
+//! read happens before the free.
+//!
+//! The epoch decides only how soon the counters drain (new readers use the other parity), never
+//! whether a free is safe; that is why readers may load it relaxed.
+
+mod barrier;
+mod threads;
 
 use std::{
     collections::VecDeque,
     fmt,
+    marker::PhantomData,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
-
-/// Counters that different threads use. More threads than slots share them.
-#[cfg(not(loom))]
-const SLOTS: usize = 64;
-#[cfg(loom)]
-const SLOTS: usize = 1;
+use self::threads::{OWNED, SLOTS};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 /// How much may wait before a retirement tries to free some of it.
 #[cfg(not(loom))]
@@ -44,35 +54,44 @@ const PENDING_MAX: usize = 8;
 #[cfg(loom)]
 const PENDING_MAX: usize = 1;
 
-/// One thread's counters, by parity of the epoch. Two lines, because processors fetch lines in pairs.
+/// Counters by parity of the epoch. Two lines, because processors fetch lines in pairs.
 #[repr(align(128))]
 struct Slot {
     guards: [AtomicU64; 2],
 }
 
-struct Retired {
-    epoch: u64,
-    /// Held for its drop alone.
-    _garbage: Box<dyn Send>,
-}
+type Garbage = Box<dyn Send>;
 
 /// Frees what was unlinked when no reader can hold it any more.
 ///
 /// One for all the shards of a store.
 pub struct Reclaim {
     slots: Box<[Slot]>,
-    /// Written under the lock of `garbage`.
+    /// Whether the slots below `OWNED` are changed with plain loads and stores. Constant.
+    plain: bool,
+    /// Written under the lock of `waiting`.
     epoch: AtomicU64,
-    /// Oldest first.
-    garbage: Mutex<VecDeque<Retired>>,
-    /// The length of `garbage`, to be read without its lock.
+    /// What no collector has seen yet. The lock is never held for long.
+    retired: Mutex<Vec<Garbage>>,
+    /// Garbage with its epoch, oldest first. The lock is the collector's role.
+    waiting: Mutex<VecDeque<(u64, Garbage)>>,
+    /// The length of both queues.
     pending: AtomicUsize,
 }
 
 /// While it lives, nothing that its holder may have found is freed. Guards may nest.
+///
+/// A guard stays on its thread:
+/// ```compile_fail
+/// let reclaim = caskade_shard::reclaim::Reclaim::new();
+/// let guard = reclaim.enter();
+/// std::thread::scope(|scope| scope.spawn(move || drop(guard)));
+/// ```
 pub struct Guard<'a> {
     owner: &'a Reclaim,
     counter: &'a AtomicU64,
+    plain: bool,
+    on_its_thread: PhantomData<*const ()>,
 }
 
 impl Reclaim {
@@ -82,8 +101,10 @@ impl Reclaim {
         let slot = |_| Slot { guards: [AtomicU64::new(0), AtomicU64::new(0)] };
         Self {
             slots: (0..SLOTS).map(slot).collect(),
+            plain: barrier::is_available(),
             epoch: AtomicU64::new(0),
-            garbage: Mutex::new(VecDeque::new()),
+            retired: Mutex::new(Vec::new()),
+            waiting: Mutex::new(VecDeque::new()),
             pending: AtomicUsize::new(0),
         }
     }
@@ -93,51 +114,51 @@ impl Reclaim {
     #[inline]
     pub fn enter(&self) -> Guard<'_> {
         let parity = (self.epoch.load(Ordering::Relaxed) & 1) as usize;
-        let counter = &self.slots[thread_index() % SLOTS].guards[parity];
-        // Acquire: if the check of this counter came first, this reader sees what was unlinked.
-        counter.fetch_add(1, Ordering::Acquire);
-        Guard { owner: self, counter }
+        let slot = threads::slot();
+        let counter = &self.slots[slot].guards[parity];
+        let plain = self.is_plain(slot);
+        if plain {
+            counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            // The reader's loads stay behind its announcement.
+            barrier::light();
+        } else {
+            // Acquire: if the check of this counter came first, this reader sees what was unlinked.
+            counter.fetch_add(1, Ordering::Acquire);
+        }
+        Guard { owner: self, counter, plain, on_its_thread: PhantomData }
     }
 
     /// Takes over what was just unlinked, and drops it when no guard that could see it lives.
     pub fn retire(&self, garbage: Box<dyn Send>) {
-        let pending = {
-            let mut queue = lock(&self.garbage);
-            // Under the lock the epoch stands still.
-            let epoch = self.epoch.load(Ordering::Relaxed);
-            queue.push_back(Retired { epoch, _garbage: garbage });
-            self.pending.store(queue.len(), Relaxed);
-            queue.len()
-        };
-        if pending >= PENDING_MAX {
-            self.collect();
+        let pending = self.pending.fetch_add(1, Relaxed) + 1;
+        lock(&self.retired).push(garbage);
+        if pending >= PENDING_MAX
+            && let Ok(waiting) = self.waiting.try_lock()
+        {
+            self.collect_into(waiting);
         }
     }
 
     /// Moves the epoch if readers allow, and frees what has waited long enough. Answers how much is
     /// still waiting.
     pub fn collect(&self) -> usize {
-        if self.pending() == 0 {
-            return 0;
-        }
-        let mut queue = lock(&self.garbage);
-        // Two steps are what the newest garbage needs.
-        for _ in 0..2 {
-            let epoch = self.epoch.load(Ordering::Relaxed);
-            if !self.is_drained(epoch + 1) {
-                break;
-            }
-            self.epoch.store(epoch + 1, Ordering::Relaxed);
+        if self.pending() == 0 { 0 } else { self.collect_into(lock(&self.waiting)) }
+    }
+
+    fn collect_into(&self, mut waiting: MutexGuard<'_, VecDeque<(u64, Garbage)>>) -> usize {
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        waiting.extend(lock(&self.retired).drain(..).map(|garbage| (epoch, garbage)));
+        // One barrier serves both steps: it follows the unlinking of all that waits.
+        if !self.plain || barrier::heavy() {
+            self.advance();
         }
         let epoch = self.epoch.load(Ordering::Relaxed);
-        let ripe = queue.partition_point(|retired| retired.epoch + 2 <= epoch);
-        let freed: Vec<_> = queue.drain(..ripe).collect();
-        let waiting = queue.len();
-        self.pending.store(waiting, Relaxed);
-        drop(queue);
+        let ripe = waiting.partition_point(|&(taken, _)| taken + 2 <= epoch);
+        let freed: Vec<_> = waiting.drain(..ripe).collect();
+        drop(waiting);
+        let before = self.pending.fetch_sub(freed.len(), Relaxed);
         // Drops may be long, or retire something themselves: not under the lock.
-        drop(freed);
-        waiting
+        before - freed.len()
     }
 
     /// How much waits to be freed.
@@ -146,14 +167,32 @@ impl Reclaim {
         self.pending.load(Relaxed)
     }
 
+    /// Moves the epoch by the two steps that the newest garbage needs, or as far as readers allow.
+    /// Under the lock of `waiting`.
+    fn advance(&self) {
+        for _ in 0..2 {
+            let epoch = self.epoch.load(Ordering::Relaxed);
+            if !self.is_drained(epoch + 1) {
+                break;
+            }
+            self.epoch.store(epoch + 1, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn is_plain(&self, slot: usize) -> bool {
+        self.plain && slot < OWNED
+    }
+
     /// Whether each counter of `epoch`'s parity was found zero.
     fn is_drained(&self, epoch: u64) -> bool {
         let parity = (epoch & 1) as usize;
-        // The read-modify-write is what the proof needs; the load before it spares the readers'
-        // cache lines when the answer is no anyway.
-        self.slots.iter().all(|slot| {
+        self.slots.iter().enumerate().all(|(index, slot)| {
             let counter = &slot.guards[parity];
-            counter.load(Ordering::Relaxed) == 0 && counter.fetch_add(0, Ordering::AcqRel) == 0
+            // Acquire: the readers that left are done. Where this load is not enough, it spares the
+            // readers' cache lines if the answer is no anyway.
+            counter.load(Ordering::Acquire) == 0
+                && (self.is_plain(index) || counter.fetch_add(0, Ordering::AcqRel) == 0)
         })
     }
 }
@@ -183,7 +222,12 @@ impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
         // Release: what this reader read happens before the free that finds the counter zero.
-        self.counter.fetch_sub(1, Ordering::Release);
+        if self.plain {
+            self.counter.store(self.counter.load(Ordering::Relaxed) - 1, Ordering::Release);
+        } else {
+            self.counter.fetch_sub(1, Ordering::Release);
+        }
+        threads::release();
     }
 }
 
@@ -191,27 +235,6 @@ impl fmt::Debug for Guard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard").finish_non_exhaustive()
     }
-}
-
-/// A small number of this thread's own, the same for its life.
-#[inline]
-fn thread_index() -> usize {
-    use std::cell::Cell;
-    const UNSET: usize = usize::MAX;
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static INDEX: Cell<usize> = const { Cell::new(UNSET) };
-    }
-    #[cold]
-    fn assign(cell: &Cell<usize>) -> usize {
-        let index = NEXT.fetch_add(1, Relaxed) % UNSET;
-        cell.set(index);
-        index
-    }
-    INDEX.with(|cell| match cell.get() {
-        UNSET => assign(cell),
-        index => index,
-    })
 }
 
 #[cfg(all(test, not(loom)))]
@@ -287,15 +310,41 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_may_be_dropped_by_another_thread() {
+    fn guards_of_many_threads_all_count() {
         let reclaim = Reclaim::new();
+        let threads = if cfg!(miri) { 4 } else { SLOTS + 20 };
+        let all_in = std::sync::Barrier::new(threads + 1);
+        let all_out = std::sync::Barrier::new(threads + 1);
         std::thread::scope(|scope| {
-            let guard = reclaim.enter();
-            scope.spawn(move || drop(guard));
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    let guard = reclaim.enter();
+                    all_in.wait();
+                    all_out.wait();
+                    drop(guard);
+                });
+            }
+            all_in.wait();
+            let freed = flagged(&reclaim);
+            reclaim.collect();
+            assert!(!freed.load(Relaxed));
+            all_out.wait();
         });
-        let freed = flagged(&reclaim);
-        reclaim.collect();
-        assert!(freed.load(Relaxed));
+        assert_eq!(reclaim.collect(), 0);
+    }
+
+    #[test]
+    fn threads_that_ended_leave_their_slots_to_others() {
+        let reclaim = Reclaim::new();
+        for _ in 0..if cfg!(miri) { 5 } else { 3 * SLOTS } {
+            std::thread::scope(|scope| {
+                scope.spawn(|| drop(reclaim.enter()));
+            });
+        }
+        let owned = std::thread::scope(|scope| {
+            scope.spawn(|| reclaim.enter().plain == reclaim.plain).join().expect("no panic")
+        });
+        assert!(owned);
     }
 
     #[test]

@@ -51,6 +51,9 @@ pub(super) struct Header {
     count: Plain,
     /// Lanes that were ever used.
     used: Plain,
+    /// Read by who uses the leaf and written by who frees it, for the model checker to compare.
+    #[cfg(loom)]
+    alive: loom::cell::Cell<bool>,
 }
 
 #[repr(C, align(64))]
@@ -61,6 +64,7 @@ pub(super) struct Bucket {
 
 const CLASS_MASK: usize = CLASSES - 1;
 const _: () = assert!(CLASSES == 64 && align_of::<Header>() == CLASSES);
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Header>() == 64);
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Bucket>() == 192);
@@ -86,7 +90,14 @@ impl OwnedLeaf {
         let block = unsafe { alloc_zeroed(layout) };
         let Some(block) = NonNull::new(block) else { handle_alloc_error(layout) };
         let block = block.cast::<Header>();
-        let header = Header { born, depth, count: Plain::new(0), used: Plain::new(0) };
+        let header = Header {
+            born,
+            depth,
+            count: Plain::new(0),
+            used: Plain::new(0),
+            #[cfg(loom)]
+            alive: loom::cell::Cell::new(true),
+        };
         // SAFETY: The block is ours, aligned, and begins with room for a header.
         unsafe { block.write(header) };
         // Zeroed memory is a bucket already; the model checker's atomics are more than their value.
@@ -127,6 +138,8 @@ impl Drop for OwnedLeaf {
     fn drop(&mut self) {
         let class = self.leaf().class();
         let block = self.leaf().block;
+        #[cfg(loom)]
+        self.leaf().header().alive.set(false);
         #[cfg(loom)]
         for bucket in 0..BUCKETS[class] as usize {
             // SAFETY: All buckets were written by `new`, and nobody else can reach them now.
@@ -171,6 +184,8 @@ impl<'a> Leaf<'a> {
 
     #[inline]
     fn buckets(self) -> &'a [Bucket] {
+        #[cfg(loom)]
+        assert!(self.header().alive.get(), "a leaf that was freed");
         // SAFETY: As for the header; `BUCKETS[class]` buckets follow it, all initialised, and their
         // fields are atomics.
         unsafe {
@@ -211,6 +226,12 @@ impl<'a> Leaf<'a> {
         let buckets = self.buckets();
         let bucket = &raw const buckets[home(hash, buckets.len())];
         prefetch_lines(bucket, size_of::<Bucket>() / 64);
+    }
+
+    /// Asks for the line that a change of the leaf will need.
+    #[inline]
+    pub(super) fn prefetch_header(self) {
+        prefetch_lines(self.block.as_ptr(), 1);
     }
 
     /// The location and place of the entry with this hash that `is_match` accepts.

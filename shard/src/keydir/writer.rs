@@ -43,7 +43,9 @@ impl KeydirWriter {
     /// Looks for the entry with this hash that `is_match` accepts, to read, set or remove it.
     pub fn entry(&mut self, hash: u32, is_match: impl FnMut(Location) -> bool) -> Entry<'_> {
         let hash = stored(hash);
-        let found = self.leaf(hash).find(hash, is_match);
+        let leaf = self.leaf(hash);
+        leaf.prefetch_header();
+        let found = leaf.find(hash, is_match);
         Entry { writer: self, hash, found }
     }
 
