@@ -262,7 +262,10 @@ impl Db {
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
         let mut values = vec![None; keys.len()];
         self.store().get_many(keys, |index, found| {
-            values[index] = found.map(|(found, shard, guard)| Value::new(&found, shard, guard)).transpose()?;
+            if let Some((found, shard, guard)) = found {
+                let share = || shard.share_segment(&found, guard);
+                values[index] = Some(Value::new(&found, shard.id, share)?);
+            }
             Ok(())
         })?;
         Ok(values)
@@ -318,7 +321,7 @@ impl Db {
 
     /// A page of about `count` keys and values, without a snapshot: it can be resumed at any time,
     /// by its cursor, even after the store was closed and opened again. A key that exists during
-    /// the whole scan is seen exactly once, unless it is overwritten meanwhile, and then at least once.
+    /// the whole scan is seen exactly once.
     ///
     /// ```
     /// # fn main() -> caskade::Result<()> {

@@ -34,6 +34,7 @@
 mod batch;
 mod checkpoint;
 mod compress;
+mod counters;
 mod db;
 mod iter;
 mod maintenance;

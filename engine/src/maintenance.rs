@@ -86,6 +86,10 @@ impl Maintenance {
 
     /// Sleeps until there is something to do.
     fn wait(&self) -> Woken {
+        // The announcement may have been taken in by the last step.
+        if self.todo().is_closing {
+            return Woken::Close;
+        }
         let event = match self.next_deadline() {
             Some(time) => self.events.recv_timeout(time),
             None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),

@@ -27,10 +27,13 @@ impl Store {
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.check_open()?;
+        self.ops.gets.add(1);
         let (hash, shard) = self.route(key);
         let guard = self.ctx.reclaim.enter();
         match self.find_unexpired(shard, &guard, hash, key)? {
-            Some(found) => Value::new(&found, shard, &guard).map(Some),
+            Some(found) => {
+                Value::new(&found, shard.id, || shard.share_segment(&found, &guard)).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -38,6 +41,7 @@ impl Store {
     #[inline]
     pub(crate) fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
         self.check_open()?;
+        self.ops.gets.add(1);
         out.clear();
         let (hash, shard) = self.route(key);
         let guard = self.ctx.reclaim.enter();
@@ -70,6 +74,7 @@ impl Store {
         mut visit: impl FnMut(usize, Option<(Found<'_>, &'s Shard, &Guard<'_>)>) -> Result<()>,
     ) -> Result<()> {
         self.check_open()?;
+        self.ops.gets.add(keys.len() as u64);
         for (group, keys) in keys.chunks(GROUP).enumerate() {
             let guard = self.ctx.reclaim.enter();
             let mut routes = [(0, &self.shards[0]); GROUP];

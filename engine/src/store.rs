@@ -13,6 +13,7 @@ use caskade_shard::merge::Surroundings;
 use caskade_shard::shard::Shard;
 use caskade_shard::storage::LockGuard;
 
+use crate::counters::Ops;
 use crate::options::{Builder, Durability};
 use crate::stats::OpenReport;
 use crate::{Error, Result};
@@ -26,6 +27,8 @@ pub(crate) struct Store {
     pub(crate) committer: Committer,
     pub(crate) options: Builder,
     pub(crate) report: OpenReport,
+    /// Counts of operations.
+    pub(crate) ops: Ops,
     /// The lock on the directory; none where the store is read-only.
     pub(crate) lock: std::sync::Mutex<Option<Box<dyn LockGuard>>>,
     // Atomics.
@@ -60,6 +63,7 @@ impl Store {
             committer,
             options,
             report,
+            ops: Ops::default(),
             lock: std::sync::Mutex::new(lock),
             state: OPEN.into(),
             is_dirty: false.into(),
@@ -103,6 +107,7 @@ impl Store {
         durability: Option<Durability>,
         bytes: u64,
     ) -> Result<()> {
+        self.ops.puts.add(1);
         // One load of a line that hardly ever changes; the rest is for the first write after a sync.
         if !self.is_dirty.load(Ordering::Relaxed) && !self.is_dirty.swap(true, Ordering::AcqRel) {
             self.ctx.announce(caskade_shard::context::Event::Awake);

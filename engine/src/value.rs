@@ -4,11 +4,10 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use caskade_codec::ids::ShardId;
 use caskade_codec::record::Flags;
 use caskade_shard::read_path::Found;
-use caskade_shard::reclaim::Guard;
 use caskade_shard::segment::Segment;
-use caskade_shard::shard::Shard;
 
 use crate::compress;
 use crate::version::Version;
@@ -39,10 +38,14 @@ enum Repr {
 impl Value {
     /// The value of a verified record.
     #[inline]
-    pub(crate) fn new(found: &Found<'_>, shard: &Shard, guard: &Guard<'_>) -> Result<Self> {
+    pub(crate) fn new(
+        found: &Found<'_>,
+        shard: ShardId,
+        share: impl FnOnce() -> Arc<Segment>,
+    ) -> Result<Self> {
         let header = &found.frame.header;
         let stored = found.frame.value();
-        let version = Version::new(shard.id, header.seqno);
+        let version = Version::new(shard, header.seqno);
         let expiry = found.frame.expiry();
         let repr = if header.flags.contains(Flags::LZ4) || header.flags.contains(Flags::ZSTD) {
             Repr::Owned(decompress(found)?.into())
@@ -51,11 +54,18 @@ impl Value {
             bytes[..stored.len()].copy_from_slice(stored);
             Repr::Inline { len: stored.len() as u8, bytes }
         } else {
-            let segment = shard.share_segment(found, guard);
+            let segment = share();
             let start = found.location.offset() + header.value_range().start as u64;
             Repr::Mapped { segment, start, end: start + stored.len() as u64 }
         };
         Ok(Self { repr, version, expiry })
+    }
+
+    /// What is known of a value without looking at it.
+    pub(crate) fn empty(found: &Found<'_>, shard: ShardId) -> Self {
+        let version = Version::new(shard, found.frame.header.seqno);
+        let repr = Repr::Inline { len: 0, bytes: [0; INLINE_MAX] };
+        Self { repr, version, expiry: found.frame.expiry() }
     }
 
     /// The version of the write that stored it; see [`Db::put_if_version`](crate::Db::put_if_version).

@@ -10,7 +10,7 @@ use caskade_shard::write_path::{BatchName, Change, Locked, Old, Op, Staged};
 
 use crate::batch::Batch;
 use crate::compress;
-use crate::options::{Compression, Durability, ExpiryAt, WriteOptions};
+use crate::options::{Durability, ExpiryAt, WriteOptions};
 use crate::store::Store;
 use crate::version::Version;
 use crate::{Error, Result};
@@ -62,12 +62,7 @@ impl Store {
             }
             ExpiryAt::UnixMillis(at) => at,
         });
-        let packed = match self.options.compression {
-            Compression::None => None,
-            #[cfg(any(feature = "lz4", feature = "zstd"))]
-            how => compress::compress(how, value),
-        };
-        let (flags, value) = match packed {
+        let (flags, value) = match compress::compress(self.options.compression, value) {
             Some((flags, packed)) => (flags, packed.into()),
             None => (Flags::NONE, value.into()),
         };

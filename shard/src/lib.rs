@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 pub mod catalog;
+pub mod checkpoint;
 pub mod commit;
 pub mod context;
 pub mod error;
@@ -34,6 +35,8 @@ pub mod shard;
 pub mod snapshot;
 pub mod storage;
 mod sync;
+pub mod verify;
+pub mod view;
 pub mod write_path;
 
 pub use error::{Error, Result};

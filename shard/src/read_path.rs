@@ -89,6 +89,16 @@ impl Shard {
         }
     }
 
+    /// The record at a location that the keydir named under this guard, verified.
+    pub fn record_at<'g>(&self, guard: &'g Guard<'_>, location: Location) -> Result<Found<'g>> {
+        let segment = self.segments.get(location.slot(), guard).expect("named under this guard");
+        let offset = location.offset();
+        let frame = segment.frame(offset).map_err(|fault| segment.corrupt(offset, fault))?;
+        let found = Found { segment, location, frame };
+        found.verify()?;
+        Ok(found)
+    }
+
     /// Compares the record at `location` with `key`.
     #[inline]
     pub(crate) fn probe<'g>(

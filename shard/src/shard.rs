@@ -12,6 +12,7 @@ use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::keydir::{Keydir, KeydirWriter};
+use crate::location::Location;
 use crate::log_file::{Cut, LogFile, ShardSet};
 use crate::read_path::Found;
 use crate::reclaim::Guard;
@@ -48,6 +49,12 @@ pub struct Shard {
     pub(crate) catalog: Catalog,
     /// Sealed segments with a damaged record: never merged, or its last trace would go.
     damaged: Mutex<HashSet<SegmentId>>,
+}
+
+/// Held by what seals, merges, snapshots or checkpoints.
+#[derive(Debug)]
+pub struct Upkeep<'s> {
+    _turn: MutexGuard<'s, ()>,
 }
 
 /// Counts since the store was opened.
@@ -173,8 +180,9 @@ impl Shard {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn upkeep(&self) -> MutexGuard<'_, ()> {
-        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps merges, seals and snapshots of this shard away while it is held.
+    pub fn upkeep(&self) -> Upkeep<'_> {
+        Upkeep { _turn: self.upkeep.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Everything up to this sequence number is durable.
@@ -223,6 +231,22 @@ impl Shard {
     /// The segment of a record that was found, kept alive.
     pub fn share_segment(&self, found: &Found<'_>, guard: &Guard<'_>) -> Arc<Segment> {
         self.segments.share(found.segment.slot, guard).expect("the guard keeps it in the table")
+    }
+
+    /// Memory of the keydir.
+    pub fn keydir_bytes(&self) -> u64 {
+        self.keydir.memory_bytes()
+    }
+
+    /// Visits the keydir's entries with `from` or a greater hash in the leaf that holds `from`.
+    /// Answers the first hash of the next leaf.
+    pub fn visit_leaf(
+        &self,
+        guard: &Guard<'_>,
+        from: u32,
+        visit: &mut dyn FnMut(u32, Location),
+    ) -> Option<u32> {
+        self.keydir.visit_leaf(guard, from, visit)
     }
 
     /// Number of keys, expired ones that were not removed yet included.

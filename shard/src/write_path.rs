@@ -18,7 +18,7 @@ use crate::keydir::Snapshot;
 use crate::location::Location;
 use crate::log_file::{Cut, LogFile, ShardSet};
 use crate::read_path::{Found, Probe};
-use crate::segment::{Sizes, Tail};
+use crate::segment::{Segment, Sizes, Tail};
 use crate::shard::{Active, Ahead, Ended, Log, Shard, Writer};
 
 /// A change to one key.
@@ -113,7 +113,7 @@ impl Shard {
     }
 
     /// Takes the writer lock, to look and to sync; a closed store's too.
-    pub(crate) fn lock_even_closed(&self) -> Locked<'_> {
+    pub fn lock_even_closed(&self) -> Locked<'_> {
         Locked { shard: self, writer: self.writer() }
     }
 
@@ -306,6 +306,13 @@ impl Locked<'_> {
 
     pub(crate) fn snapshot_keydir(&mut self) -> Snapshot {
         self.writer.keydir.snapshot()
+    }
+
+    /// All segments that a location may name now, by slot.
+    pub(crate) fn segments(&self) -> HashMap<u32, Arc<Segment>> {
+        let guard = self.shard.ctx.reclaim.enter();
+        let segments = self.shard.segments.all(&guard);
+        segments.into_iter().map(|segment| (segment.slot, segment)).collect()
     }
 
     /// Live bytes and records of each segment.

@@ -13,6 +13,7 @@ mod snapshot_load;
 
 pub use batches::resolve_batches;
 pub use scan::ShardScan;
+pub(crate) use scan::read_file;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

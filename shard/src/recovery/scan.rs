@@ -80,7 +80,7 @@ pub(super) struct OpenFound {
 }
 
 /// Reads a whole small file.
-pub(super) fn read_file(ctx: &Context, path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_file(ctx: &Context, path: &Path) -> Result<Vec<u8>> {
     let file = ctx.storage.open(path, Access::Read).at("open", path)?;
     let len = file.len().at("measure", path)?;
     let mut bytes = vec![0; len as usize];

@@ -1,0 +1,110 @@
+//! Hot checkpoints: a directory of hard links that opens as a store.
+//!
+//! All shards are cut at one moment, so that batches are in it whole or not at all. While the
+//! files are being linked, the target has no `STORE` file: an interrupted checkpoint is no store.
+
+use std::io;
+use std::path::Path;
+
+use caskade_codec::names::{self, StoreName};
+use caskade_shard::error::At;
+use caskade_shard::log_file::ShardSet;
+use caskade_shard::shard::Shard;
+use caskade_shard::storage::{Access, replace};
+use caskade_shard::write_path::Locked;
+
+use crate::store::Store;
+use crate::{Error, Result};
+
+/// What a checkpoint consists of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct CheckpointReport {
+    /// Segments that were linked.
+    pub segments_linked: u64,
+    /// Segments that an earlier checkpoint had brought.
+    pub segments_kept: u64,
+    /// Length of all its segments.
+    pub bytes: u64,
+}
+
+pub(crate) fn checkpoint(store: &Store, target: &Path) -> Result<CheckpointReport> {
+    store.check_writable()?;
+    let storage = &*store.ctx.storage;
+    let meta = read_store_file(store, &store.ctx.path)?;
+    prepare_target(store, target, &meta)?;
+
+    let upkeep: Vec<_> = store.shards.iter().map(Shard::upkeep).collect();
+    let cuts: Vec<_> = {
+        let mut locked =
+            store.shards.iter().map(Shard::lock).collect::<Result<Vec<Locked<'_>>>>()?;
+        locked.iter_mut().map(Locked::end_active).for_each(drop);
+        locked.iter().map(|locked| locked.cut().seqno).collect()
+    };
+    for (shard, upkeep) in store.shards.iter().zip(&upkeep) {
+        shard.seal_ended_for(upkeep)?;
+    }
+    store.committer.settle(&store.shards, ShardSet::below(store.ctx.shards))?;
+    let mut report = CheckpointReport::default();
+    for ((shard, upkeep), cut) in store.shards.iter().zip(&upkeep).zip(cuts) {
+        let linked = shard.link_into(&target.join(names::shard(shard.id)), cut, upkeep)?;
+        report.segments_linked += linked.linked;
+        report.segments_kept += linked.kept;
+        report.bytes += linked.bytes;
+    }
+    drop(upkeep);
+    storage.sync_dir(target).at("sync", target)?;
+    replace(storage, target, names::STORE, &meta)
+        .map_err(|fault| Error::io("write", &target.join(names::STORE), fault.into()))?;
+    Ok(report)
+}
+
+fn read_store_file(store: &Store, dir: &Path) -> Result<Vec<u8>> {
+    let path = dir.join(names::STORE);
+    let file = store.ctx.storage.open(&path, Access::Read).at("open", &path)?;
+    let mut bytes = vec![0; file.len().at("measure", &path)? as usize];
+    file.read_exact_at(&mut bytes, 0).at("read", &path)?;
+    Ok(bytes)
+}
+
+/// Makes the target an empty directory, or one with an earlier checkpoint of this very store.
+fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<()> {
+    let storage = &*store.ctx.storage;
+    let refuse = |reason| Err(Error::NotAStore { path: target.to_owned(), reason });
+    match storage.create_dir(target) {
+        Ok(()) => {
+            if let Some(parent) = target.parent() {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                storage.sync_dir(parent).at("sync", parent)?;
+            }
+            return Ok(());
+        }
+        Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(fault) => return Err(Error::io("create the directory", target, fault)),
+    }
+    let entries = storage.list_dir(target).at("list", target)?;
+    let has_store = entries.iter().any(|entry| StoreName::parse(&entry.name) == StoreName::Store);
+    let is_foreign = entries.iter().any(|entry| {
+        matches!(StoreName::parse(&entry.name), StoreName::Unknown | StoreName::Journal(_))
+    });
+    if is_foreign {
+        return refuse("the target of a checkpoint holds other files, or was opened for writing");
+    }
+    if !has_store {
+        return Ok(());
+    }
+    // A copy of the directory at the same place would share its files with the store itself.
+    if read_store_file(store, target)? != meta {
+        return refuse("the target of a checkpoint holds another store");
+    }
+    let (own, other) = (target.join(names::LOCK), store.ctx.path.join(names::LOCK));
+    if own == other {
+        return refuse("the target of a checkpoint is the store itself");
+    }
+    // Whoever has the earlier checkpoint open must not see it change.
+    let _lock = storage.lock(&own).map_err(|_| Error::Locked { path: target.to_owned(), pid: None })?;
+    let path = target.join(names::STORE);
+    storage.remove(&path).at("remove", &path)?;
+    storage.sync_dir(target).at("sync", target)
+}

@@ -1,0 +1,71 @@
+//! A shard as it was at one moment: a keydir snapshot, and the segments that it needs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::keydir::Snapshot;
+use crate::location::Location;
+use crate::read_path::Found;
+use crate::segment::Segment;
+use crate::write_path::Locked;
+
+/// A consistent view. It keeps its segments' space until it is dropped.
+#[derive(Debug)]
+pub struct View {
+    keydir: Snapshot,
+    segments: HashMap<u32, Arc<Segment>>,
+}
+
+impl Locked<'_> {
+    /// The shard as it is now.
+    pub fn view(&mut self) -> View {
+        let segments = self.segments();
+        View { keydir: self.snapshot_keydir(), segments }
+    }
+}
+
+impl View {
+    /// Number of keys.
+    pub fn len(&self) -> u64 {
+        self.keydir.len()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of leaves.
+    pub fn leaves(&self) -> usize {
+        self.keydir.leaves()
+    }
+
+    /// Puts the locations of a leaf's records in place of what `out` held.
+    pub fn leaf(&self, index: usize, out: &mut Vec<(u32, Location)>) {
+        self.keydir.leaf(index, out);
+    }
+
+    /// Asks for the cache lines of a record.
+    pub fn prefetch(&self, location: Location) {
+        if let Some(segment) = self.segments.get(&location.slot()) {
+            segment.prefetch(location);
+        }
+    }
+
+    /// The record at a location of this view, verified.
+    pub fn record(&self, location: Location) -> Result<Found<'_>> {
+        let segment = self.segment(location);
+        let offset = location.offset();
+        let frame =
+            segment.frame(offset).map_err(|fault| -> Error { segment.corrupt(offset, fault) })?;
+        let found = Found { segment, location, frame };
+        found.verify()?;
+        Ok(found)
+    }
+
+    /// The segment of a location of this view.
+    pub fn segment(&self, location: Location) -> &Arc<Segment> {
+        self.segments.get(&location.slot()).expect("a view holds every segment that it names")
+    }
+}
