@@ -209,11 +209,8 @@ impl Store {
             .iter()
             .map(|(shard, _)| self.shards[usize::from(shard.0)].lock())
             .collect::<Result<Vec<Locked<'_>>>>()?;
-        let name = BatchName {
-            coordinator,
-            seqno: locked[0].next_seqno(),
-            parts: parts.len() as u16,
-        };
+        let name =
+            BatchName { coordinator, seqno: locked[0].next_seqno(), parts: parts.len() as u16 };
         let mut staged: Vec<Staged> = Vec::with_capacity(parts.len());
         for (index, (_, ops)) in parts.iter().enumerate() {
             match locked[index].stage(ops, name) {

@@ -103,7 +103,9 @@ impl ShardScan {
         let segments = SegmentTable::new(Arc::clone(&ctx.reclaim));
         let mut report = ShardReport { shard: id.0, ..ShardReport::default() };
         if !manifest_is_whole {
-            report.mended.push(format!("{}: one copy is damaged", dir.join(names::MANIFEST).display()));
+            report
+                .mended
+                .push(format!("{}: one copy is damaged", dir.join(names::MANIFEST).display()));
         }
         let keydir = match LoadedKeydir::read(ctx, &dir, &manifest) {
             Ok(loaded) => loaded,
@@ -215,7 +217,11 @@ impl ShardScan {
         if file_len < sealed.len {
             let reason = format!("the file has {file_len} of {} bytes", sealed.len);
             let error = segment.corrupt(file_len, &reason);
-            notes.lose(request, error, self.loss(entry.id, file_len, sealed.len - file_len, reason))?;
+            notes.lose(
+                request,
+                error,
+                self.loss(entry.id, file_len, sealed.len - file_len, reason),
+            )?;
         }
         // Whether a batch above the horizon is whole can only be seen in the records.
         let has_open_batch = sealed.has_batch && sealed.max_seqno > horizon;
@@ -372,7 +378,8 @@ impl ShardScan {
                 expected = head.seqno;
             }
             let fault = scan.rest.fault.take();
-            if let Some(reason) = fault.or_else(|| incomplete.map(|_| "a batch is cut off".into())) {
+            if let Some(reason) = fault.or_else(|| incomplete.map(|_| "a batch is cut off".into()))
+            {
                 broken = Some(Break {
                     index,
                     offset: scan.end,
@@ -486,7 +493,8 @@ impl ShardScan {
                 && log.last.is_some_and(|last| last >= head.seqno)
             {
                 self.next_seqno = self.next_seqno.max(log.last.map_or(Seqno::NONE, Seqno::next));
-                let at = if scan.entry.id == head.segment { head.offset } else { HEADER_LEN as u64 };
+                let at =
+                    if scan.entry.id == head.segment { head.offset } else { HEADER_LEN as u64 };
                 lost += log.end - at;
                 log.cut(&scan.segment, at, head.seqno);
             }
@@ -494,8 +502,8 @@ impl ShardScan {
         for open in &mut self.open {
             let Some(found) = &mut open.found else { continue };
             if found.scan.last.is_some_and(|last| last >= head.seqno) && !open.is_dropped {
-                let last = found.scan.last.map_or(Seqno::NONE, Seqno::next);
-                self.next_seqno = self.next_seqno.max(last);
+                let behind = found.scan.last.map_or(Seqno::NONE, Seqno::next);
+                self.next_seqno = self.next_seqno.max(behind);
                 if open.entry.id == head.segment {
                     lost += found.scan.end - head.offset;
                     found.scan.cut(&found.segment, head.offset, head.seqno);
