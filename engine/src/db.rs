@@ -63,6 +63,10 @@ impl Db {
     pub(crate) fn open_with(options: Builder) -> Result<Self> {
         let is_threaded = options.background == Background::Thread && !options.read_only;
         let (store, events) = open::open(options)?;
+        if !store.options.read_only {
+            // A disk that is full already shows itself at the first write.
+            store.reserve.restore(&store.ctx);
+        }
         let store = Arc::new(store);
         let maintenance = Arc::new(Maintenance::new(Arc::clone(&store), events));
         let thread = if is_threaded {
@@ -387,7 +391,7 @@ impl Db {
         for shard in &store.shards {
             store.check_open()?;
             let around = Around { store, shard: shard.id };
-            report.add(&shard.merge_all(&around)?);
+            report.add(&store.with_reserve(|| shard.merge_all(&around))?);
         }
         Ok(report)
     }

@@ -187,6 +187,7 @@ impl Maintenance {
             return Ok(true);
         }
         self.take_due_retry();
+        self.heal();
         let seal = self.todo().seal;
         if let Some(shard) = seal.iter().next() {
             // Removed only when done, so that a failure is tried again.
@@ -210,6 +211,18 @@ impl Maintenance {
         todo.writes_seen = writes;
         todo.idle_at = (!is_at_rest).then(|| now + REST_AFTER);
         is_at_rest
+    }
+
+    /// Ends a full disk's time as soon as there is space again, and else looks again soon.
+    fn heal(&self) {
+        if !self.store.reserve.is_given_up() || self.todo().retry_at.is_some() {
+            return;
+        }
+        if !self.store.reserve.restore(&self.store.ctx) {
+            let mut todo = self.todo();
+            todo.merge = ShardSet::below(self.store.ctx.shards);
+            todo.retry_at = Some(self.store.ctx.storage.monotonic() + RETRY);
+        }
     }
 
     fn take_due_sync(&self) -> bool {
@@ -244,7 +257,8 @@ impl Maintenance {
         let work = |shard: &ShardId| {
             let around = Paced { around: self.around(*shard), maintenance: self };
             let only_drops = !self.is_merge_time();
-            self.store.shards[usize::from(shard.0)].merge_by_policy(&around, only_drops)
+            let shard = &self.store.shards[usize::from(shard.0)];
+            self.store.with_reserve(|| shard.merge_by_policy(&around, only_drops))
         };
         // In the order of the shards where somebody else sets the pace: the same every time.
         let outcomes: Vec<_> = match self.store.options.background {

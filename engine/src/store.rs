@@ -15,6 +15,7 @@ use caskade_shard::storage::LockGuard;
 
 use crate::counters::Ops;
 use crate::options::{Builder, Durability};
+use crate::reserve::Reserve;
 use crate::stats::OpenReport;
 use crate::{Error, Result};
 
@@ -29,6 +30,8 @@ pub(crate) struct Store {
     pub(crate) report: OpenReport,
     /// Counts of operations.
     pub(crate) ops: Ops,
+    /// Space for a full disk.
+    pub(crate) reserve: Reserve,
     /// The lock on the directory; none where the store is read-only.
     pub(crate) lock: std::sync::Mutex<Option<Box<dyn LockGuard>>>,
     // Atomics.
@@ -64,6 +67,7 @@ impl Store {
             options,
             report,
             ops: Ops::default(),
+            reserve: Reserve::default(),
             lock: std::sync::Mutex::new(lock),
             state: OPEN.into(),
             is_dirty: false.into(),

@@ -256,9 +256,15 @@ impl Tail {
         sizes: Sizes,
     ) -> Result<Self> {
         let Sizes { capacity, chunk, headroom } = sizes;
-        let first = chunk.min(capacity);
-        let (mode, allocated) = match file.allocate(0, first) {
-            Ok(()) => (Mode::Mapped, first),
+        let (first, least) = (chunk.min(capacity), capacity.min(4096));
+        let allocated = match file.allocate(0, first) {
+            Err(fault) if fault.kind() == std::io::ErrorKind::StorageFull && least < first => {
+                file.allocate(0, least).map(|()| least)
+            }
+            answer => answer.map(|()| first),
+        };
+        let (mode, allocated) = match allocated {
+            Ok(allocated) => (Mode::Mapped, allocated),
             Err(fault) if fault.kind() == std::io::ErrorKind::Unsupported => {
                 (Mode::Written, segment::HEADER_LEN as u64)
             }
