@@ -3,7 +3,7 @@
 use crate::input::{Input, Mode};
 use caskade_codec::checksum;
 use caskade_codec::hint::{Binding, Builder, Class, Entry, HEADER_LEN, Hint, file_len_max};
-use caskade_codec::ids::{SegmentId, Seqno};
+use caskade_codec::ids::Seqno;
 use caskade_codec::record::{ALIGNMENT, FRAME_LEN_MIN};
 use caskade_codec::segment::{self, Role, SEGMENT_LEN_MAX, Sealed};
 
@@ -67,10 +67,6 @@ fn check_entries(entries: &[Entry], role: Role, sealed: &Sealed) {
         assert!(offset <= sealed.len);
         assert!((sealed.min_seqno..=sealed.max_seqno).contains(&entry.seqno));
         assert!(entry.class != Class::Other || entry.hash == 0);
-        assert_eq!(entry.origin.is_some(), role == Role::Merged && entry.class.is_put());
-        if let Some((_, at)) = entry.origin {
-            assert!((64..SEGMENT_LEN_MAX).contains(&at) && at.is_multiple_of(ALIGNMENT as u64));
-        }
         if role == Role::Log {
             assert!(previous.is_none_or(|previous: Seqno| previous.next() == entry.seqno));
         }
@@ -147,10 +143,8 @@ fn read_entries(input: &mut Input<'_>, role: Role, first_seqno: u64) -> Vec<Entr
         if role == Role::Merged {
             seqno = Seqno(input.positive());
         }
-        let is_copied = role == Role::Merged && class.is_put();
-        let origin = is_copied.then(|| (SegmentId(input.u64()), u64::from(input.u32().max(8)) * 8));
         let hash = if class == Class::Other { 0 } else { input.u32() };
-        entries.push(Entry { offset, frame_len: (units * 8) as u32, class, hash, seqno, origin });
+        entries.push(Entry { offset, frame_len: (units * 8) as u32, class, hash, seqno });
         offset += units * 8;
         if role == Role::Log {
             seqno = seqno.next();

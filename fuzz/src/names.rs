@@ -62,6 +62,7 @@ fn check(name: &OsStr) {
     let spelled = match in_store {
         StoreName::Store => Some(names::STORE.to_owned()),
         StoreName::Lock => Some(names::LOCK.to_owned()),
+        StoreName::Reserve => Some(names::RESERVE.to_owned()),
         StoreName::Journal(index) => {
             assert!(index < JOURNALS);
             Some(names::journal(index))

@@ -136,7 +136,6 @@ fn hint_file(role: Role, file: &[u8]) -> Vec<u8> {
     let mut builder = hint::Builder::new(binding);
     for (offset, record) in records(file) {
         let class = hint::Class::of(record.kind, record.expiry.is_some());
-        let is_copied = role == Role::Merged && class.is_put();
         builder.push(&hint::Entry {
             offset,
             frame_len: record.frame_len as u32,
@@ -147,7 +146,6 @@ fn hint_file(role: Role, file: &[u8]) -> Vec<u8> {
                 0x5A5A_0000 + u32::from(record.key[0])
             },
             seqno: record.seqno,
-            origin: is_copied.then_some((SegmentId(1 + record.seqno.0 / 3), 640 - offset)),
         });
     }
     builder.finish(&sealed(file))

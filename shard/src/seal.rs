@@ -130,6 +130,5 @@ pub(crate) fn hint_entry(
         class,
         hash: if has_key { keydir_bits(ctx.hasher.hash(record.key)) } else { 0 },
         seqno: record.seqno,
-        origin: None,
     }
 }
