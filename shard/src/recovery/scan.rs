@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use caskade_codec::hint::{Binding, Hint};
 use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 use caskade_codec::manifest::{self, Manifest, SegmentEntry, State};
-use caskade_codec::segment::{HEADER_LEN, Role, Sealed};
+use caskade_codec::segment::{self, HEADER_LEN, Role, Sealed};
 use caskade_codec::{FORMAT_VERSION, names};
 use rayon::prelude::*;
 
@@ -214,6 +214,10 @@ impl ShardScan {
             path,
         };
         let segment = Arc::new(Segment::new(identity, map, readable));
+        if let Err(reason) = check_header(ctx, &segment) {
+            let error = segment.corrupt(0, &reason);
+            notes.lose(request, error, self.loss(entry.id, 0, HEADER_LEN as u64, reason))?;
+        }
         if file_len < sealed.len {
             let reason = format!("the file has {file_len} of {} bytes", sealed.len);
             let error = segment.corrupt(file_len, &reason);
@@ -295,7 +299,7 @@ impl ShardScan {
             .into_par_iter()
             .map(|entry| {
                 request.check_stop()?;
-                let found = self.read_one_open(ctx, &entry, access, journal)?;
+                let found = self.read_one_open(ctx, request, &entry, access, journal)?;
                 request.progress.segments_done.fetch_add(1, Ordering::Relaxed);
                 Ok(OpenScan { entry, found, is_dropped: false })
             })
@@ -306,6 +310,7 @@ impl ShardScan {
     fn read_one_open(
         &self,
         ctx: &Context,
+        request: &Request<'_>,
         entry: &SegmentEntry,
         access: Access,
         journal: &JournalScan,
@@ -340,6 +345,13 @@ impl ShardScan {
         };
         let segment = Arc::new(Segment::new(identity, map, file_len));
         let scan = log_scan::scan(&segment, file_len, Order::Dense, &ctx.hasher);
+        // The header came before the first record, and lies in the same sector.
+        if scan.end > HEADER_LEN as u64
+            && let Err(reason) = check_header(ctx, &segment)
+            && request.mode != RecoveryMode::Salvage
+        {
+            return Err(segment.corrupt(0, reason));
+        }
         Ok(Some(OpenFound { segment, file, file_len, scan }))
     }
 
@@ -555,6 +567,20 @@ impl SealedNotes {
         self.losses.push(loss);
         if request.mode == RecoveryMode::Salvage { Ok(()) } else { Err(error) }
     }
+}
+
+/// Whether the file is the segment that the manifest means.
+fn check_header(ctx: &Context, segment: &Segment) -> std::result::Result<(), String> {
+    let header = segment::Header::decode(segment.published(HEADER_LEN as u64))
+        .map_err(|fault| format!("the segment's header: {fault}"))?;
+    let expected = segment::Header {
+        uuid: ctx.uuid,
+        shard: segment.shard,
+        id: segment.id,
+        role: segment.role,
+        salt: segment.salt,
+    };
+    if header == expected { Ok(()) } else { Err("the file is another segment".to_owned()) }
 }
 
 /// Writes what the journal holds of a segment to where it belongs, where it is missing.
