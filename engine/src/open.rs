@@ -21,6 +21,7 @@ use caskade_shard::error::At;
 use caskade_shard::journal::JournalScan;
 use caskade_shard::reclaim::Reclaim;
 use caskade_shard::recovery::{Progress, Request, ShardScan, resolve_batches};
+use caskade_shard::span;
 use caskade_shard::storage::{Access, EntryKind, LockFault, LockGuard, Storage};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rayon::prelude::*;
@@ -32,6 +33,7 @@ use crate::{Error, Result};
 
 /// Opens or creates the store, and answers it with the channel of its background events.
 pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
+    span!("open", path = options.path.to_string_lossy().as_ref());
     let storage = Arc::clone(&options.storage);
     let begun = storage.monotonic();
     let lock = prepare_directory(&options)?;

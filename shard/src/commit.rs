@@ -118,6 +118,7 @@ impl Committer {
 
     /// Makes everything that was written to `wanted` so far durable.
     pub fn commit(&self, shards: &[Shard], wanted: ShardSet) -> Result<()> {
+        span!("sync");
         let mut leader = lock(&self.leader);
         self.ctx.poison.check()?;
         let cuts = closed_cuts(shards, wanted, Purpose::Sync);
@@ -163,6 +164,7 @@ impl Committer {
     /// Makes the segments of `wanted` durable up to now, and raises their horizons: everything below
     /// is durable, in the segments themselves, and all batches below are whole.
     pub fn settle(&self, shards: &[Shard], wanted: ShardSet) -> Result<Vec<Cut>> {
+        span!("settle");
         let _turn = lock(&self.settling);
         let cuts = {
             let mut leader = lock(&self.leader);

@@ -209,6 +209,7 @@ impl Shard {
     }
 
     fn merge_segments(&self, ids: &[SegmentId], around: &dyn Surroundings) -> Result<Outcome> {
+        span!("merge", shard = self.id.0, segments = ids.len());
         let inputs = self.sealed_inputs(Some(ids));
         let mut product = Product::default();
         let copied = self.copy(&inputs, &mut product, around).and_then(|()| {

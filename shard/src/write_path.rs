@@ -359,6 +359,7 @@ impl Log {
 
     #[cold]
     fn rotate(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
+        span!("rotate", shard = shard.id.0);
         let mut next = shard.take_ahead(len, spare)?;
         if let Err(error) = next.tail.make_ready(len, spare) {
             shard.ahead().ready = Some(next);

@@ -96,6 +96,7 @@ impl ShardScan {
         request: &Request<'_>,
         journal: &JournalScan,
     ) -> Result<Self> {
+        span!("recover", shard = id.0);
         let dir = ctx.path.join(names::shard(id));
         let (manifest, manifest_is_whole) = read_manifest(ctx, id, &dir)?;
         let total = manifest.segments.len() as u64;
