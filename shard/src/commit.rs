@@ -176,11 +176,20 @@ impl Committer {
         };
         // In shard order: a batch's coordinator, its lowest shard, rises first. Recovery relies on
         // it: what is at or below the coordinator's horizon is whole.
-        for cut in &cuts {
+        let raised = cuts.iter().try_for_each(|cut| {
             let catalog = &shards[usize::from(cut.shard.0)].catalog;
-            if catalog.manifest().horizon < cut.seqno {
-                catalog.publish(&self.ctx, |manifest| raise_horizon(manifest, cut.seqno))?;
+            if catalog.manifest().horizon >= cut.seqno {
+                return Ok(());
             }
+            catalog.publish(&self.ctx, |manifest| raise_horizon(manifest, cut.seqno))
+        });
+        if let Err(error) = raised {
+            // Some have risen and others not: next time they must rise together again.
+            let together: ShardSet = cuts.iter().map(|cut| cut.shard).collect();
+            for shard in together.iter() {
+                shards[usize::from(shard.0)].lock_even_closed().keep_unsettled(together);
+            }
+            return Err(error);
         }
         Ok(cuts)
     }

@@ -150,11 +150,15 @@ impl Journal {
                 }
             },
         };
-        let header = Header { uuid: ctx.uuid, turn: self.next_turn, salt: ctx.salt()? };
-        if file.write_all_at(&header.encode(), 0).is_err() {
+        let header = ctx
+            .salt()
+            .ok()
+            .map(|salt| Header { uuid: ctx.uuid, turn: self.next_turn, salt })
+            .filter(|header| file.write_all_at(&header.encode(), 0).is_ok());
+        let Some(header) = header else {
             self.is_out_of_use = true;
             return Ok(false);
-        }
+        };
         self.next_turn += 1;
         self.current = next;
         self.files[next].turn = Some(Turn { file, header, position: BLOCK_LEN as u64, groups: 0 });

@@ -328,6 +328,11 @@ impl Locked<'_> {
         self.writer.log.unsettled
     }
 
+    /// Ties this shard's horizon to those of other shards.
+    pub(crate) fn keep_unsettled(&mut self, shards: ShardSet) {
+        self.writer.log.unsettled = self.writer.log.unsettled.union(shards);
+    }
+
     /// Where the log ends, for a sync of this shard with all that it is entangled with.
     pub fn cut_for_sync(&mut self) -> Cut {
         self.writer.log.entangled = ShardSet::default();
