@@ -197,6 +197,9 @@ impl Run {
     }
 
     fn step(&mut self, op: Op) -> Outcome {
+        if op == Op::Reopen {
+            return self.reopen();
+        }
         let db = self.db();
         match op {
             Op::Put => {
@@ -290,7 +293,7 @@ impl Run {
                 self.take_report(outcome)
             }
             Op::Checkpoint => self.checkpoint(),
-            Op::Reopen => self.reopen(),
+            Op::Reopen => unreachable!("done above, without a second handle"),
             Op::Check => self.check(),
             Op::Hold => self.hold(),
             Op::Space => {
@@ -339,7 +342,12 @@ impl Run {
     }
 
     fn look_at_poison(&mut self) {
-        let Some(cause) = self.db.as_ref().and_then(Db::poisoned) else { return };
+        if let Some(cause) = self.db.as_ref().and_then(Db::poisoned) {
+            self.note_poison(&cause);
+        }
+    }
+
+    fn note_poison(&mut self, cause: &str) {
         if !self.sync_failed && !self.has_died() {
             self.say(|| format!("poisoned: {cause}"));
             // Only what was durable before is certain from here on.
@@ -625,8 +633,11 @@ impl Run {
             .config
             .builder(Path::new(COPY), self.disk.storage())
             .read_only(true)
-            .open()
-            .map_err(fault("opening the checkpoint"))?;
+            .open();
+        let copy = match copy {
+            Err(_) if self.has_died() => return Ok(()),
+            copy => copy.map_err(fault("opening the checkpoint"))?,
+        };
         let now = self.now();
         let found = observe(&copy, &self.model)?.0;
         let fits = self.copies.iter().any(|state| visible(state, now) == found);
@@ -634,30 +645,35 @@ impl Run {
     }
 
     fn reopen(&mut self) -> Outcome {
-        let (db, mark) = (self.db(), self.model.mark());
+        let mark = self.model.mark();
+        let db = self.db.take().expect("a store is open");
+        self.written.clear();
         if self.rng.chance(4, 5) {
             match db.close() {
                 Ok(()) => {
                     self.say(|| "closed".to_owned());
-                    if !self.is_faulty {
-                        self.model.durable_to(&mark);
-                    }
+                    self.model.durable_to(&mark);
                 }
-                Err(error) => return self.excuse(error),
+                Err(error) => self.excuse(error)?,
             }
         }
-        if self.has_died() {
-            return Ok(());
+        if let Some(cause) = db.poisoned() {
+            self.note_poison(&cause);
         }
         drop(db);
-        self.db = None;
-        self.written.clear();
+        if self.has_died() || self.sync_failed {
+            return Ok(());
+        }
         self.tamper()?;
         match self.open("reopening") {
-            Ok(()) => self.check_if_alive(),
-            Err(text) if self.is_faulty || self.has_died() => {
+            Ok(()) => self.check(),
+            Err(_) if self.has_died() => Ok(()),
+            Err(text) if self.is_faulty => {
                 self.say(|| text);
-                Ok(())
+                self.disk.faults().clear();
+                self.is_faulty = false;
+                self.open("reopening without faults")?;
+                self.check()
             }
             Err(text) => Err(text),
         }
@@ -817,10 +833,6 @@ impl Run {
     }
 
     // ---- Checks ----
-
-    fn check_if_alive(&self) -> Outcome {
-        if self.has_died() || self.db().poisoned().is_some() { Ok(()) } else { self.check() }
-    }
 
     /// Every way to read gives what the model has.
     fn check(&self) -> Outcome {
