@@ -9,7 +9,7 @@
 //! - For each shard the ranges continue where its segments are durable or where the last range
 //!   ended, so that what the journal restores has no hole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use crate::error::{At, Result};
 use crate::log_file::LogFile;
 use crate::storage::{Access, File};
 
-/// Files that a turn's ranges lie in, and up to where.
-type Pending = HashMap<(ShardId, SegmentId), (Arc<LogFile>, u64)>;
+/// Files that a turn's ranges lie in, and up to where. Ordered, so that a run can be replayed.
+type Pending = BTreeMap<(ShardId, SegmentId), (Arc<LogFile>, u64)>;
 
 /// A stretch of a segment that is not durable yet.
 #[derive(Debug, Clone)]
@@ -136,7 +136,7 @@ impl Journal {
     fn start_turn(&mut self, ctx: &Context) -> Result<bool> {
         let next = 1 - self.current;
         // What the file held so far must stand in the segments before it is written over.
-        for (_, (file, end)) in self.files[next].pending.drain() {
+        for (_, (file, end)) in std::mem::take(&mut self.files[next].pending) {
             file.sync_to(ctx, end)?;
         }
         let file = match self.files[next].turn.take() {

@@ -156,6 +156,19 @@ impl Shard {
         self.merge_segments(&ids, around)
     }
 
+    /// Merges the sealed segments that `choose` picks, whether it pays or not. For tests: whatever
+    /// the policy may ever choose must be right.
+    pub fn merge_chosen(
+        &self,
+        around: &dyn Surroundings,
+        choose: &mut dyn FnMut(SegmentId) -> bool,
+    ) -> Result<Outcome> {
+        let _upkeep = self.upkeep();
+        let mut ids: Vec<_> = self.sealed_inputs(None).iter().map(|i| i.segment.id).collect();
+        ids.retain(|id| choose(*id));
+        if ids.is_empty() { Ok(Outcome::default()) } else { self.merge_segments(&ids, around) }
+    }
+
     fn sealed_inputs(&self, ids: Option<&[SegmentId]>) -> Vec<Input> {
         let guard = self.ctx.reclaim.enter();
         let segments = self.segments.all(&guard);
