@@ -158,7 +158,7 @@ fn create(options: &Builder, events: &Sender<Event>) -> Result<StoreMeta> {
 fn refuse_foreign_directory(storage: &dyn Storage, path: &Path) -> Result<()> {
     for entry in storage.list_dir(path).at("list", path)? {
         match StoreName::parse(&entry.name) {
-            StoreName::Lock | StoreName::Temporary => {}
+            StoreName::Lock | StoreName::Reserve | StoreName::Temporary => {}
             StoreName::Shard(_) if entry.kind == EntryKind::Dir => {
                 let dir = path.join(&entry.name);
                 let has_segments = storage.list_dir(&dir).at("list", &dir)?.iter().any(|entry| {

@@ -78,7 +78,11 @@ struct Turn {
 impl Journal {
     /// A journal of two files of `file_bytes`, made at the first use. `recovered` are the unsealed
     /// files of the store's last life, which the ring on disk may still have to restore.
-    pub(crate) fn new(file_bytes: u64, next_turn: u64, recovered: Vec<(Arc<LogFile>, u64)>) -> Self {
+    pub(crate) fn new(
+        file_bytes: u64,
+        next_turn: u64,
+        recovered: Vec<(Arc<LogFile>, u64)>,
+    ) -> Self {
         let pending: Pending = recovered
             .into_iter()
             .map(|(file, end)| ((file.segment.shard, file.segment.id), (file, end)))
@@ -103,9 +107,9 @@ impl Journal {
         if self.is_out_of_use || len > self.file_bytes - BLOCK_LEN as u64 {
             return Ok(false);
         }
-        if !self.files[self.current].turn.as_ref().is_some_and(|t| t.position + len <= self.file_bytes)
-            && !self.start_turn(ctx)?
-        {
+        let current = self.files[self.current].turn.as_ref();
+        let has_room = current.is_some_and(|turn| turn.position + len <= self.file_bytes);
+        if !has_room && !self.start_turn(ctx)? {
             return Ok(false);
         }
         let half = &mut self.files[self.current];
@@ -188,10 +192,13 @@ fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
     Ok(file)
 }
 
+/// An offset in a segment, and the bytes that belong there.
+pub(crate) type Restored = (u64, Vec<u8>);
+
 /// What the journal on disk holds.
 #[derive(Debug, Default)]
 pub struct JournalScan {
-    ranges: HashMap<(ShardId, SegmentId), Vec<(u64, Vec<u8>)>>,
+    ranges: HashMap<(ShardId, SegmentId), Vec<Restored>>,
     turn_max: u64,
 }
 
@@ -237,7 +244,7 @@ impl JournalScan {
     }
 
     /// Stretches of a segment, in the order in which they were written.
-    pub(crate) fn ranges(&self, shard: ShardId, segment: SegmentId) -> &[(u64, Vec<u8>)] {
+    pub(crate) fn ranges(&self, shard: ShardId, segment: SegmentId) -> &[Restored] {
         self.ranges.get(&(shard, segment)).map_or(&[], Vec::as_slice)
     }
 }

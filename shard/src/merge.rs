@@ -320,7 +320,7 @@ impl Shard {
                     }
                     return Ok(());
                 }
-                self.append(product, record, Some((hash, here, segment.id)), remaining)
+                self.append(product, record, Some((hash, here)), remaining)
             }
         }
     }
@@ -338,7 +338,7 @@ impl Shard {
         &self,
         product: &mut Product,
         record: &Record<'_>,
-        origin: Option<(u32, Location, SegmentId)>,
+        origin: Option<(u32, Location)>,
         remaining: u64,
     ) -> Result<()> {
         let draft = Draft {
@@ -362,9 +362,8 @@ impl Shard {
             .write(len, |offset, out| crc = draft.encode(record::seed(salt, offset), out))?;
         let copy = Record { frame_len: len, crc, flags: draft.flags, ..*record };
         output.tally.push(&copy);
-        let mut entry = crate::seal::hint_entry(&self.ctx, offset, &copy);
-        if let Some((hash, from, id)) = origin {
-            entry.origin = Some((id, from.offset()));
+        let entry = crate::seal::hint_entry(&self.ctx, offset, &copy);
+        if let Some((hash, from)) = origin {
             let to = Location::new(output.tail.segment().slot, offset, len);
             output.moves.push(Move { hash, from, to, len: len as u64 });
         }

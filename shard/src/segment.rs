@@ -7,6 +7,7 @@
 //!   before the frame's location is published. Published bytes are immutable.
 //! - So a slice of a published frame is valid for as long as the [`Segment`] lives.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +17,8 @@ use caskade_codec::record::{self, HEADER_LEN, Header, HeaderFault};
 use caskade_codec::segment::{self, Role};
 
 use crate::error::{At, Error, Result};
-use crate::location::Location;
 use crate::keydir::prefetch::prefetch_lines;
+use crate::location::Location;
 use crate::storage::{File, Map};
 
 /// A mapped segment file.
@@ -200,7 +201,7 @@ impl Segment {
     }
 
     /// The error for damage at `offset`.
-    pub fn corrupt(&self, offset: u64, reason: impl ToString) -> Error {
+    pub fn corrupt(&self, offset: u64, reason: impl Display) -> Error {
         Error::Corrupt { shard: self.shard, segment: self.id, offset, reason: reason.to_string() }
     }
 
@@ -255,9 +256,15 @@ impl Tail {
         sizes: Sizes,
     ) -> Result<Self> {
         let Sizes { capacity, chunk, headroom } = sizes;
-        let first = chunk.min(capacity);
-        let (mode, allocated) = match file.allocate(0, first) {
-            Ok(()) => (Mode::Mapped, first),
+        let (first, least) = (chunk.min(capacity), capacity.min(4096));
+        let allocated = match file.allocate(0, first) {
+            Err(fault) if fault.kind() == std::io::ErrorKind::StorageFull && least < first => {
+                file.allocate(0, least).map(|()| least)
+            }
+            answer => answer.map(|()| first),
+        };
+        let (mode, allocated) = match allocated {
+            Ok(allocated) => (Mode::Mapped, allocated),
             Err(fault) if fault.kind() == std::io::ErrorKind::Unsupported => {
                 (Mode::Written, segment::HEADER_LEN as u64)
             }

@@ -170,9 +170,7 @@ impl Locked<'_> {
         log.make_room(shard, len as u64, !op.is_delete())?;
         let active = log.active.as_mut().expect("room was made in it");
         let salt = active.tail.segment().salt;
-        let offset = active
-            .tail
-            .write(len, |offset, out| {
+        let offset = active.tail.write(len, |offset, out| {
             draft.encode(record::seed(salt, offset), out);
         })?;
         log.next_seqno = seqno.next();
@@ -201,10 +199,8 @@ impl Locked<'_> {
     pub fn stage(&mut self, ops: &[Op<'_>], name: BatchName) -> Result<Staged> {
         let log = &mut self.writer.log;
         let first = log.next_seqno;
-        let drafts: Vec<_> = (1..)
-            .zip(ops)
-            .map(|(index, op)| op.draft(Seqno(first.0 + index), true))
-            .collect();
+        let drafts: Vec<_> =
+            (1..).zip(ops).map(|(index, op)| op.draft(Seqno(first.0 + index), true)).collect();
         let lengths: Vec<u64> = drafts.iter().map(|draft| draft.frame_len() as u64).collect();
         let bytes: u64 = lengths.iter().sum();
         let part = BatchPart {
@@ -392,7 +388,7 @@ impl Shard {
             if active.tail.fits(len, spare) {
                 return Ok(active);
             }
-            self.discard(active);
+            self.discard(&active);
         }
         self.create_log_segment(&mut ahead, len)
     }
@@ -412,11 +408,11 @@ impl Shard {
     /// Removes the segment that was made ready and not used.
     pub fn discard_ahead(&self) {
         if let Some(active) = self.ahead().ready.take() {
-            self.discard(active);
+            self.discard(&active);
         }
     }
 
-    fn discard(&self, active: Active) {
+    fn discard(&self, active: &Active) {
         let segment = active.tail.segment();
         self.segments.release(segment.slot);
         // Should this fail, the next open removes the file.
@@ -424,21 +420,24 @@ impl Shard {
     }
 
     fn create_log_segment(&self, ahead: &mut Ahead, len: u64) -> Result<Active> {
-        if ahead.ids.is_empty() {
-            let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))??;
-            ahead.ids.extend(listed);
-        }
-        let &(id, salt) = ahead.ids.front().expect("some were just listed");
         let sizes = self.sizes(len)?;
-        let path = self.dir.join(caskade_codec::names::segment(id));
-        let file = self.ctx.storage.create(&path).at("create", &path)?;
-        let header = segment::Header {
-            uuid: self.ctx.uuid,
-            shard: self.id,
-            id,
-            role: Role::Log,
-            salt,
+        let (id, salt, path, file) = loop {
+            if ahead.ids.is_empty() {
+                let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))??;
+                ahead.ids.extend(listed);
+            }
+            let &(id, salt) = ahead.ids.front().expect("some were just listed");
+            let path = self.dir.join(caskade_codec::names::segment(id));
+            match self.ctx.storage.create(&path) {
+                // Something that is not ours has the name. It stays, and the id is never used.
+                Err(fault) if fault.kind() == std::io::ErrorKind::AlreadyExists => {
+                    ahead.ids.pop_front();
+                }
+                answer => break (id, salt, path.clone(), answer.at("create", &path)?),
+            }
         };
+        let header =
+            segment::Header { uuid: self.ctx.uuid, shard: self.id, id, role: Role::Log, salt };
         let slot = self.segments.reserve();
         match Tail::create(file, &header, slot, path.clone(), sizes) {
             Ok(tail) => {

@@ -109,21 +109,20 @@ impl ShardScan {
             }
         }
         for open in &mut self.open {
-            if let (Some(found), false) = (&mut open.found, open.is_dropped) {
+            if let (Some(found), false) = (&mut open.found, open.is_dropped)
+                && found.scan.end > HEADER_LEN as u64
+            {
                 self.segments.insert(Arc::clone(&found.segment));
                 has_batches |= !found.scan.batches.is_empty();
                 candidates.append(&mut found.scan.candidates);
             }
         }
-        let (mut keydir, covered) = match self.keydir.take() {
-            Some(loaded) => {
-                self.report.keys_from_snapshot = loaded.keys;
-                (loaded.keydir, Some(loaded.seqno))
-            }
-            None => {
-                let expected = candidates.len() as u64;
-                (keydir::with_capacity(Arc::clone(&ctx.reclaim), expected).0, None)
-            }
+        let (mut keydir, covered) = if let Some(loaded) = self.keydir.take() {
+            self.report.keys_from_snapshot = loaded.keys;
+            (loaded.keydir, Some(loaded.seqno))
+        } else {
+            let expected = candidates.len() as u64;
+            (keydir::with_capacity(Arc::clone(&ctx.reclaim), expected).0, None)
         };
         let guard = ctx.reclaim.enter();
         fold::fold(&mut keydir, candidates, covered, &self.segments, &guard);
@@ -138,6 +137,7 @@ impl ShardScan {
         for scan in &self.sealed {
             let sealed = match (&scan.source, scan.entry.sealed()) {
                 (Source::Log(log), Some(before)) if log.end < before.len => {
+                    scan.segment.shrink_readable(log.end);
                     cut_file(ctx, &scan.segment.path, log.end)?;
                     log.tally.finish()
                 }

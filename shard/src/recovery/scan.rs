@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use caskade_codec::hint::{Binding, Hint};
 use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 use caskade_codec::manifest::{self, Manifest, SegmentEntry, State};
-use caskade_codec::segment::{HEADER_LEN, Role, Sealed};
+use caskade_codec::segment::{self, HEADER_LEN, Role, Sealed};
 use caskade_codec::{FORMAT_VERSION, names};
 use rayon::prelude::*;
 
@@ -103,7 +103,9 @@ impl ShardScan {
         let segments = SegmentTable::new(Arc::clone(&ctx.reclaim));
         let mut report = ShardReport { shard: id.0, ..ShardReport::default() };
         if !manifest_is_whole {
-            report.mended.push(format!("{}: one copy is damaged", dir.join(names::MANIFEST).display()));
+            report
+                .mended
+                .push(format!("{}: one copy is damaged", dir.join(names::MANIFEST).display()));
         }
         let keydir = match LoadedKeydir::read(ctx, &dir, &manifest) {
             Ok(loaded) => loaded,
@@ -212,10 +214,18 @@ impl ShardScan {
             path,
         };
         let segment = Arc::new(Segment::new(identity, map, readable));
+        if let Err(reason) = check_header(ctx, &segment) {
+            let error = segment.corrupt(0, &reason);
+            notes.lose(request, error, self.loss(entry.id, 0, HEADER_LEN as u64, reason))?;
+        }
         if file_len < sealed.len {
             let reason = format!("the file has {file_len} of {} bytes", sealed.len);
             let error = segment.corrupt(file_len, &reason);
-            notes.lose(request, error, self.loss(entry.id, file_len, sealed.len - file_len, reason))?;
+            notes.lose(
+                request,
+                error,
+                self.loss(entry.id, file_len, sealed.len - file_len, reason),
+            )?;
         }
         // Whether a batch above the horizon is whole can only be seen in the records.
         let has_open_batch = sealed.has_batch && sealed.max_seqno > horizon;
@@ -289,7 +299,7 @@ impl ShardScan {
             .into_par_iter()
             .map(|entry| {
                 request.check_stop()?;
-                let found = self.read_one_open(ctx, &entry, access, journal)?;
+                let found = self.read_one_open(ctx, request, &entry, access, journal)?;
                 request.progress.segments_done.fetch_add(1, Ordering::Relaxed);
                 Ok(OpenScan { entry, found, is_dropped: false })
             })
@@ -300,6 +310,7 @@ impl ShardScan {
     fn read_one_open(
         &self,
         ctx: &Context,
+        request: &Request<'_>,
         entry: &SegmentEntry,
         access: Access,
         journal: &JournalScan,
@@ -334,6 +345,13 @@ impl ShardScan {
         };
         let segment = Arc::new(Segment::new(identity, map, file_len));
         let scan = log_scan::scan(&segment, file_len, Order::Dense, &ctx.hasher);
+        // The header came before the first record, and lies in the same sector.
+        if scan.end > HEADER_LEN as u64
+            && let Err(reason) = check_header(ctx, &segment)
+            && request.mode != RecoveryMode::Salvage
+        {
+            return Err(segment.corrupt(0, reason));
+        }
         Ok(Some(OpenFound { segment, file, file_len, scan }))
     }
 
@@ -372,7 +390,8 @@ impl ShardScan {
                 expected = head.seqno;
             }
             let fault = scan.rest.fault.take();
-            if let Some(reason) = fault.or_else(|| incomplete.map(|_| "a batch is cut off".into())) {
+            if let Some(reason) = fault.or_else(|| incomplete.map(|_| "a batch is cut off".into()))
+            {
                 broken = Some(Break {
                     index,
                     offset: scan.end,
@@ -486,7 +505,8 @@ impl ShardScan {
                 && log.last.is_some_and(|last| last >= head.seqno)
             {
                 self.next_seqno = self.next_seqno.max(log.last.map_or(Seqno::NONE, Seqno::next));
-                let at = if scan.entry.id == head.segment { head.offset } else { HEADER_LEN as u64 };
+                let at =
+                    if scan.entry.id == head.segment { head.offset } else { HEADER_LEN as u64 };
                 lost += log.end - at;
                 log.cut(&scan.segment, at, head.seqno);
             }
@@ -494,8 +514,8 @@ impl ShardScan {
         for open in &mut self.open {
             let Some(found) = &mut open.found else { continue };
             if found.scan.last.is_some_and(|last| last >= head.seqno) && !open.is_dropped {
-                let last = found.scan.last.map_or(Seqno::NONE, Seqno::next);
-                self.next_seqno = self.next_seqno.max(last);
+                let behind = found.scan.last.map_or(Seqno::NONE, Seqno::next);
+                self.next_seqno = self.next_seqno.max(behind);
                 if open.entry.id == head.segment {
                     lost += found.scan.end - head.offset;
                     found.scan.cut(&found.segment, head.offset, head.seqno);
@@ -547,6 +567,20 @@ impl SealedNotes {
         self.losses.push(loss);
         if request.mode == RecoveryMode::Salvage { Ok(()) } else { Err(error) }
     }
+}
+
+/// Whether the file is the segment that the manifest means.
+fn check_header(ctx: &Context, segment: &Segment) -> std::result::Result<(), String> {
+    let header = segment::Header::decode(segment.published(HEADER_LEN as u64))
+        .map_err(|fault| format!("the segment's header: {fault}"))?;
+    let expected = segment::Header {
+        uuid: ctx.uuid,
+        shard: segment.shard,
+        id: segment.id,
+        role: segment.role,
+        salt: segment.salt,
+    };
+    if header == expected { Ok(()) } else { Err("the file is another segment".to_owned()) }
 }
 
 /// Writes what the journal holds of a segment to where it belongs, where it is missing.
