@@ -52,7 +52,7 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
         return Err(Error::ShardCount { stored: meta.shards, asked });
     }
     let ctx = Arc::new(context(&options, &meta, events));
-    let (shards, mut report, next_turn) = recover(&ctx, &options)?;
+    let (shards, mut report, next_turn) = recover_beside_writer(&ctx, &options)?;
     report.elapsed = storage.monotonic().saturating_sub(begun);
     let committer = Committer::new(Arc::clone(&ctx), &shards, next_turn);
     Ok((Store::new(ctx, shards, committer, options, report, lock), receiver))
@@ -191,6 +191,21 @@ fn context(options: &Builder, meta: &StoreMeta, events: Sender<Event>) -> Contex
         poison: Poison::default(),
         config: options.config.clone(),
         events,
+    }
+}
+
+/// How often a read-only open begins anew when a writer's merge removed a segment under its eyes.
+const READ_ONLY_TRIES: usize = 50;
+
+/// Recovers; beside a living writer as often as its merges get in the way.
+fn recover_beside_writer(ctx: &Arc<Context>, options: &Builder) -> Result<Recovered> {
+    let mut tries = if options.read_only { READ_ONLY_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match recover(ctx, options) {
+            Err(Error::MissingSegment { .. }) if tries > 0 => {}
+            answer => return answer,
+        }
     }
 }
 

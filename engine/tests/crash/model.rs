@@ -253,12 +253,7 @@ impl Shard {
     }
 
     /// The lengths of prefixes after which the shard looks like this.
-    fn prefixes_like(
-        &self,
-        found: &BTreeMap<Key, Put>,
-        now: u64,
-        model: &Model,
-    ) -> Vec<usize> {
+    fn prefixes_like(&self, found: &BTreeMap<Key, Put>, now: u64, model: &Model) -> Vec<usize> {
         let keys: Vec<&Key> = model
             .shard_of
             .iter()

@@ -265,7 +265,7 @@ impl ShardScan {
             Role::Log => Order::Dense,
             Role::Merged => Order::Any,
         };
-        let mut scan = log_scan::scan(segment, sealed.len, order, &ctx.hasher);
+        let mut scan = log_scan::scan(segment, segment.published(sealed.len), order, &ctx.hasher);
         // Everything in a sealed segment was durable, so that whatever is bad here is corruption.
         while scan.end < sealed.len {
             let reason = scan.rest.fault.take().unwrap_or_else(|| "zeros".to_owned());
@@ -345,7 +345,16 @@ impl ShardScan {
             path,
         };
         let segment = Arc::new(Segment::new(identity, map, file_len));
-        let scan = log_scan::scan(&segment, file_len, Order::Dense, &ctx.hasher);
+        let scan = if request.read_only {
+            // A writer may cut the file to its records at any moment, and a mapped byte that is no
+            // longer in the file is a fatal signal. What is read here stays ours.
+            let bytes = read_what_is_there(&*file, file_len).at("read", &segment.path)?;
+            let scan = log_scan::scan(&segment, &bytes, Order::Dense, &ctx.hasher);
+            segment.shrink_readable(scan.end);
+            scan
+        } else {
+            log_scan::scan(&segment, segment.published(file_len), Order::Dense, &ctx.hasher)
+        };
         // The header came before the first record, and lies in the same sector.
         if scan.end > HEADER_LEN as u64
             && let Err(reason) = check_header(ctx, &segment)
@@ -567,6 +576,17 @@ impl SealedNotes {
     fn lose(&mut self, request: &Request<'_>, error: Error, loss: Loss) -> Result<()> {
         self.losses.push(loss);
         if request.mode == RecoveryMode::Salvage { Ok(()) } else { Err(error) }
+    }
+}
+
+/// The first `len` bytes of a file, or fewer if it was cut meanwhile.
+fn read_what_is_there(file: &dyn File, len: u64) -> std::io::Result<Vec<u8>> {
+    loop {
+        let mut bytes = vec![0; len.min(file.len()?) as usize];
+        match file.read_exact_at(&mut bytes, 0) {
+            Err(fault) if fault.kind() == std::io::ErrorKind::UnexpectedEof => {}
+            answer => return answer.map(|()| bytes),
+        }
     }
 }
 
