@@ -166,7 +166,12 @@ impl Committer {
         let cuts = {
             let mut leader = lock(&self.leader);
             self.ctx.poison.check()?;
-            let cuts = closed_cuts(shards, wanted, |locked| locked.unsettled(), |locked| locked.cut_for_horizon());
+            let cuts = closed_cuts(
+                shards,
+                wanted,
+                |locked| locked.unsettled(),
+                |locked| locked.cut_for_horizon(),
+            );
             cuts.iter().try_for_each(|cut| cut.sync(&self.ctx))?;
             leader.cover(shards, &cuts);
             cuts
@@ -175,8 +180,19 @@ impl Committer {
         // it: what is at or below the coordinator's horizon is whole.
         for cut in &cuts {
             let catalog = &shards[usize::from(cut.shard.0)].catalog;
-            if catalog.manifest().horizon < cut.seqno {
-                catalog.publish(&self.ctx, |manifest| raise_horizon(manifest, cut.seqno))?;
+            if catalog.manifest().horizon >= cut.seqno {
+                continue;
+            }
+            let raised =
+                catalog.publish(&self.ctx, |manifest| raise_horizon(manifest, cut.seqno));
+            if let Err(error) = raised {
+                // A full disk. The next try must take the same shards together again, or a batch
+                // could be settled in one and not in its coordinator.
+                let tied: ShardSet = cuts.iter().map(|cut| cut.shard).collect();
+                for cut in &cuts {
+                    shards[usize::from(cut.shard.0)].lock_even_closed().tie(tied);
+                }
+                return Err(error);
             }
         }
         Ok(cuts)

@@ -332,6 +332,12 @@ impl Locked<'_> {
         self.writer.log.unsettled
     }
 
+    /// Takes back that the horizons of these shards rose.
+    pub(crate) fn tie(&mut self, shards: ShardSet) {
+        let log = &mut self.writer.log;
+        log.unsettled = log.unsettled.union(shards);
+    }
+
     /// Where the log ends, for a sync of this shard with all that it is entangled with.
     pub fn cut_for_sync(&mut self) -> Cut {
         self.writer.log.entangled = ShardSet::default();
