@@ -48,6 +48,8 @@ pub(super) struct SealedScan {
     pub(super) segment: Arc<Segment>,
     pub(super) source: Source,
     pub(super) file_len: u64,
+    /// It lies wholly behind a cut.
+    pub(super) is_dropped: bool,
 }
 
 /// Where a sealed segment's records come from.
@@ -249,7 +251,7 @@ impl ShardScan {
                 )),
             }
         };
-        Ok((SealedScan { entry: *entry, segment, source, file_len }, notes))
+        Ok((SealedScan { entry: *entry, segment, source, file_len, is_dropped: false }, notes))
     }
 
     fn scan_sealed(
@@ -493,8 +495,8 @@ impl ShardScan {
 
     pub(super) fn logs(&self) -> impl Iterator<Item = &LogScan> {
         let sealed = self.sealed.iter().filter_map(|scan| match &scan.source {
-            Source::Log(log) => Some(&**log),
-            Source::Covered | Source::Hint(_) => None,
+            Source::Log(log) if !scan.is_dropped => Some(&**log),
+            Source::Log(_) | Source::Covered | Source::Hint(_) => None,
         });
         let open = self.open.iter().filter(|open| !open.is_dropped);
         sealed.chain(open.filter_map(|open| open.found.as_ref()).map(|found| &found.scan))
@@ -509,16 +511,25 @@ impl ShardScan {
         self.is_cut = true;
         self.next_seqno = self.next_seqno.max(head.seqno.next());
         let mut lost = 0;
-        for scan in &mut self.sealed {
-            if let Source::Log(log) = &mut scan.source
-                && scan.entry.role == Role::Log
-                && log.last.is_some_and(|last| last >= head.seqno)
-            {
-                self.next_seqno = self.next_seqno.max(log.last.map_or(Seqno::NONE, Seqno::next));
-                let at =
-                    if scan.entry.id == head.segment { head.offset } else { HEADER_LEN as u64 };
-                lost += log.end - at;
-                log.cut(&scan.segment, at, head.seqno);
+        // Merged segments lie below the horizon, and a batch that does is never cut.
+        let is_log = |scan: &&mut SealedScan| scan.entry.role == Role::Log && !scan.is_dropped;
+        for scan in self.sealed.iter_mut().filter(is_log) {
+            let Some(sealed) = scan.entry.sealed().filter(|s| s.max_seqno >= head.seqno) else {
+                continue;
+            };
+            self.next_seqno = self.next_seqno.max(sealed.max_seqno.next());
+            match &mut scan.source {
+                Source::Log(log) if scan.entry.id == head.segment => {
+                    lost += log.end - head.offset;
+                    log.cut(&scan.segment, head.offset, head.seqno);
+                    // The batch may have been all there was.
+                    scan.is_dropped = head.offset <= HEADER_LEN as u64;
+                }
+                // Whole segments behind the cut go, however they were read.
+                _ => {
+                    lost += sealed.len - HEADER_LEN as u64;
+                    scan.is_dropped = true;
+                }
             }
         }
         for open in &mut self.open {
