@@ -19,7 +19,7 @@ use crate::error::{At, Error, Result};
 use crate::keydir;
 use crate::log_file::LogFile;
 use crate::shard::{Ended, Recovered, Shard};
-use crate::storage::{Access, EntryKind};
+use crate::storage::{Access, DirEntry, EntryKind};
 
 impl ShardScan {
     /// Builds the shard, and repairs its directory unless the store is opened read-only.
@@ -202,18 +202,26 @@ impl ShardScan {
                         open.found.as_ref().is_some_and(|f| f.scan.end > HEADER_LEN as u64)
                     }))
         };
-        for entry in entries {
-            let is_leftover = entry.kind == EntryKind::File
+        let is_leftover = |entry: &DirEntry| {
+            entry.kind == EntryKind::File
                 && match FileName::parse(&entry.name) {
                     FileName::Segment(id) => !is_in_use(id),
                     FileName::Hint(id) => !is_listed(id),
                     FileName::Temporary => true,
                     FileName::Manifest | FileName::Keydir | FileName::Unknown => false,
-                };
-            if is_leftover {
-                let path = self.dir.join(&entry.name);
-                ctx.storage.remove(&path).at("remove", &path)?;
-            }
+                }
+        };
+        let leftovers: Vec<_> = entries.iter().filter(|entry| is_leftover(entry)).collect();
+        if !leftovers.is_empty() {
+            // The manifest that disowns them may have got its name just before the last life ended.
+            // Were that undone by a power cut, the older one would miss what is removed here.
+            ctx.storage.sync_dir(&self.dir).map_err(|fault| {
+                ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
+            })?;
+        }
+        for entry in leftovers {
+            let path = self.dir.join(&entry.name);
+            ctx.storage.remove(&path).at("remove", &path)?;
         }
         Ok(())
     }
