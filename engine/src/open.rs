@@ -78,10 +78,6 @@ fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
                 }
                 _ => {}
             }
-            if let Some(parent) = path.parent() {
-                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-                storage.sync_dir(parent).at("sync", parent)?;
-            }
         }
         Err(fault) if fault.kind() == io::ErrorKind::NotADirectory => {
             let reason = "it is a file, not a directory";
@@ -93,10 +89,26 @@ fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
         return Ok(None);
     }
     let file = path.join(names::LOCK);
-    storage.lock(&file).map(Some).map_err(|fault| match fault {
+    let lock = storage.lock(&file).map_err(|fault| match fault {
         LockFault::Held { pid } => Error::Locked { path: path.clone(), pid },
         LockFault::Io(fault) => Error::io("lock", &file, fault),
-    })
+    })?;
+    make_names_durable(storage, path)?;
+    Ok(Some(lock))
+}
+
+/// Syncs the names of the store's directory and of what is in it. An earlier life may have created
+/// them and died before it could: what is built on them must not lose its ground.
+fn make_names_durable(storage: &dyn Storage, path: &Path) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match storage.sync_dir(parent) {
+            // A store may lie in a directory that its user must not read.
+            Err(fault) if fault.kind() == io::ErrorKind::PermissionDenied => {}
+            answer => answer.at("sync", parent)?,
+        }
+    }
+    storage.sync_dir(path).at("sync", path)
 }
 
 fn read_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<StoreMeta>> {
