@@ -174,9 +174,12 @@ impl Journal {
 /// The ring's file, its blocks written.
 fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
     let path = ctx.path.join(names::journal(index));
+    let poisoned = |fault| ctx.poison.latch(format_args!("fsync of the journal: {fault}"));
     if let Ok(file) = ctx.storage.open(&path, Access::ReadWrite)
         && file.len().at("measure", &path)? == len
     {
+        // The life that made it may have ended before its name was durable.
+        ctx.storage.sync_dir(&ctx.path).map_err(poisoned)?;
         return Ok(file);
     }
     let temporary: PathBuf = ctx.path.join(names::temporary(&names::journal(index)));
@@ -189,7 +192,6 @@ fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
         file.write_all_at(&zeros[..step as usize], at).at("write", &temporary)?;
         at += step;
     }
-    let poisoned = |fault| ctx.poison.latch(format_args!("fsync of the journal: {fault}"));
     file.sync_all().map_err(poisoned)?;
     ctx.storage.rename(&temporary, &path).at("rename", &temporary)?;
     ctx.storage.sync_dir(&ctx.path).map_err(poisoned)?;

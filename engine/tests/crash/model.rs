@@ -4,7 +4,7 @@
 //! durable for good. A crash leaves a prefix of each list. It is at least as long as what was
 //! promised, and the prefixes of all shards together hold each batch whole or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) type Key = Vec<u8>;
 
@@ -60,6 +60,8 @@ pub(crate) struct Model {
     shards: Vec<Shard>,
     pub(crate) shard_of: BTreeMap<Key, usize>,
     batches: u64,
+    /// Keys of which an expired record may be there or not, since that makes no difference.
+    pub(crate) ghosts: BTreeSet<Key>,
 }
 
 /// A point in the logs of all shards.
@@ -76,7 +78,12 @@ fn apply(state: &mut BTreeMap<Key, Put>, event: &Event) {
 
 impl Model {
     pub(crate) fn new(shards: usize, shard_of: BTreeMap<Key, usize>) -> Self {
-        Self { shards: vec![Shard::default(); shards], shard_of, batches: 0 }
+        Self {
+            shards: vec![Shard::default(); shards],
+            shard_of,
+            batches: 0,
+            ghosts: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
@@ -114,6 +121,14 @@ impl Model {
             parts.entry(self.shard_of[&change.0]).or_default().push(change);
         }
         self.batches += 1;
+        for (_, changes) in &parts {
+            for (key, put) in changes {
+                // A delete of what is not there may write nothing.
+                if put.is_some() {
+                    self.ghosts.remove(key);
+                }
+            }
+        }
         let batch = (parts.len() > 1).then_some(self.batches);
         let touched = parts.keys().copied().collect();
         for (shard, changes) in parts {
@@ -183,9 +198,13 @@ impl Model {
                 }
             }
         }
-        for (shard, kept) in self.shards.iter_mut().zip(chosen) {
+        for ((shard, kept), fits) in self.shards.iter_mut().zip(chosen).zip(fits) {
+            for event in &shard.events[fits[0]..kept] {
+                self.ghosts.extend(event.changes.iter().map(|(key, _)| key.clone()));
+            }
             shard.settle(blow, kept);
         }
+        self.ghosts.retain(|key| !found.contains_key(key));
         Ok(())
     }
 
@@ -253,12 +272,7 @@ impl Shard {
     }
 
     /// The lengths of prefixes after which the shard looks like this.
-    fn prefixes_like(
-        &self,
-        found: &BTreeMap<Key, Put>,
-        now: u64,
-        model: &Model,
-    ) -> Vec<usize> {
+    fn prefixes_like(&self, found: &BTreeMap<Key, Put>, now: u64, model: &Model) -> Vec<usize> {
         let keys: Vec<&Key> = model
             .shard_of
             .iter()
