@@ -217,15 +217,18 @@ fn journal_file(log: &[u8]) -> Vec<u8> {
     file
 }
 
-/// The file, and instructions for a group whose one empty range leaves a byte behind it.
+/// The file, and instructions for groups of one range: nothing or a byte behind it, nothing or a byte
+/// in its padding.
 fn journals(file: &[u8]) -> Vec<Vec<u8>> {
     const HEADER: [u8; 7] = [1, 0, 2, 3, 3, 3, 3];
     const NUMBER: [u8; 2] = [0, 1];
     const RANGES_AND_STEP: [u8; 2] = [1, 0];
+    const RANGE_LEN_AT: usize = 4;
     let mut inputs = both(&[], &[], &[file]);
-    for rest in [0, 1] {
-        let mut range = [0; journal::RANGE_HEAD_LEN + 1];
-        range[journal::RANGE_HEAD_LEN] = rest;
+    for (range_len, behind) in [(0, [0, 0]), (0, [1, 0]), (1, [1, 0]), (1, [1, 1])] {
+        let mut range_head = [0; journal::RANGE_HEAD_LEN];
+        range_head[RANGE_LEN_AT] = range_len;
+        let range = [range_head.as_slice(), &behind].concat();
         let body = [&[range.len() as u8], range.as_slice()].concat();
         let head = [HEADER.as_slice(), &NUMBER, &RANGES_AND_STEP].concat();
         inputs.push(with_head(MENDED, &head, &body));
