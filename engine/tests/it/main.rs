@@ -1,3 +1,6 @@
 //! Integration tests of the engine: one binary.
 
 mod basics;
+mod failing_calls;
+mod rig;
+mod scenarios;
