@@ -9,6 +9,9 @@
 //! 4. The keydir is pointed at the copies, each only if it still points at the original.
 //! 5. The inputs are unlinked. Readers that still use one keep its mapping.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

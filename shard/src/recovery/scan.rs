@@ -323,7 +323,8 @@ impl ShardScan {
             Ok(file) => file,
             // Ids are listed ahead of their use. If data was lost, the numbers have a gap.
             Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
-                let ends = journal.ranges(self.id, entry.id).iter().map(|(at, b)| at + b.len() as u64);
+                let ends =
+                    journal.ranges(self.id, entry.id).iter().map(|(at, b)| at + b.len() as u64);
                 // A header alone is no loss: a segment without records is removed.
                 if ends.max().is_none_or(|end| end <= HEADER_LEN as u64) {
                     return Ok(None);
