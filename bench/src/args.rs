@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use bench::measure::Clock;
+
 pub(crate) const USAGE: &str = "\
 usage: bench accept [OPTIONS]   loads, reads, reopens; each figure beside its target
        bench churn [OPTIONS]    overwrites, and watches space and stalls
@@ -9,6 +11,7 @@ usage: bench accept [OPTIONS]   loads, reads, reopens; each figure beside its ta
   --keys N      keys to load (accept: 2000000, churn: 1000000)
   --ops N       overwrites (churn: 40000000)
   --reps N      repetitions of each measurement (accept: 5)
+  --clock CLOCK accept: wall, or processor: the threads' own time, for a busy machine
   --only PART   accept: load, get, memory, reopen or durable alone
   --dir DIR     where the stores go (default: the temporary directory)
   --json FILE   where the figures go (default: bench-accept.json, bench-churn.json)
@@ -31,6 +34,7 @@ pub(crate) struct Args {
     pub(crate) keys: u64,
     pub(crate) ops: u64,
     pub(crate) reps: usize,
+    pub(crate) clock: Clock,
     pub(crate) only: Option<String>,
     pub(crate) dir: PathBuf,
     pub(crate) json: PathBuf,
@@ -53,6 +57,7 @@ impl Args {
             keys: if is_churn { 1_000_000 } else { 2_000_000 },
             ops: 40_000_000,
             reps: 5,
+            clock: Clock::Wall,
             only: None,
             dir: std::env::temp_dir(),
             json: name.into(),
@@ -64,6 +69,13 @@ impl Args {
                 "--keys" => parsed.keys = number()?.max(1000),
                 "--ops" => parsed.ops = number()?.max(1000),
                 "--reps" => parsed.reps = number()?.max(1) as usize,
+                "--clock" => {
+                    parsed.clock = match value.as_str() {
+                        "wall" => Clock::Wall,
+                        "processor" => Clock::Processor,
+                        _ => return Err("--clock: wall or processor".to_owned()),
+                    };
+                }
                 "--only" => parsed.only = Some(value),
                 "--dir" => parsed.dir = value.into(),
                 "--json" => parsed.json = value.into(),

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// The middle of some figures; the lower one of two.
 ///
 /// # Panics
@@ -18,22 +20,44 @@ pub fn median(figures: &[f64]) -> f64 {
     sorted[(sorted.len() - 1) / 2]
 }
 
+/// What is measured.
+///
+/// On a machine that has other work to do, elapsed time says more about that than about the store;
+/// the threads' own processor time leaves the others out, and all waiting with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Elapsed time.
+    Wall,
+    /// Processor time of the threads that do the work.
+    Processor,
+}
+
+/// Processor time of this thread so far.
+#[must_use]
+pub fn thread_time() -> Duration {
+    processor_time(ClockId::ThreadCPUTime)
+}
+
+/// Processor time of this process so far.
+#[must_use]
+pub fn process_time() -> Duration {
+    processor_time(ClockId::ProcessCPUTime)
+}
+
+fn processor_time(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Nanoseconds for each of `ops` operations.
 #[must_use]
 pub fn nanos_each(elapsed: Duration, ops: u64) -> f64 {
     elapsed.as_nanos() as f64 / ops as f64
 }
 
-/// Runs `work` once, and answers its nanoseconds for each of `ops` operations.
-pub fn time(ops: u64, work: impl FnOnce()) -> f64 {
-    let begun = Instant::now();
-    work();
-    nanos_each(begun.elapsed(), ops)
-}
-
 /// Runs `work` in as many threads at once, and answers the time from the common start to the last
-/// end.
-pub fn in_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
+/// end, or the mean of the threads' processor time.
+pub fn in_threads(clock: Clock, threads: usize, work: impl Fn(usize) + Sync) -> Duration {
     let barrier = Barrier::new(threads + 1);
     std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads)
@@ -41,16 +65,20 @@ pub fn in_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
                 let (barrier, work) = (&barrier, &work);
                 scope.spawn(move || {
                     barrier.wait();
+                    let begun = thread_time();
                     work(index);
+                    thread_time() - begun
                 })
             })
             .collect();
         barrier.wait();
         let begun = Instant::now();
-        for handle in handles {
-            handle.join().expect("a benchmark thread does not panic");
+        let times = handles.into_iter().map(|h| h.join().expect("a benchmark does not panic"));
+        let processor = times.sum::<Duration>() / threads as u32;
+        match clock {
+            Clock::Wall => begun.elapsed(),
+            Clock::Processor => processor,
         }
-        begun.elapsed()
     })
 }
 
@@ -64,8 +92,8 @@ pub fn machine_scaling() -> f64 {
         }
         std::hint::black_box(x);
     };
-    let one = in_threads(1, spin);
-    let two = in_threads(2, spin);
+    let one = in_threads(Clock::Wall, 1, spin);
+    let two = in_threads(Clock::Wall, 2, spin);
     2.0 * one.as_secs_f64() / two.as_secs_f64()
 }
 

@@ -52,10 +52,6 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
         return Err(Error::ShardCount { stored: meta.shards, asked });
     }
     let ctx = Arc::new(context(&options, &meta, events));
-    if !options.read_only {
-        // The life that made the store may have ended before its names were durable.
-        storage.sync_dir(&options.path).at("sync", &options.path)?;
-    }
     let (shards, mut report, next_turn) = recover_beside_writer(&ctx, &options)?;
     report.elapsed = storage.monotonic().saturating_sub(begun);
     let committer = Committer::new(Arc::clone(&ctx), &shards, next_turn);

@@ -9,6 +9,9 @@
 //! 4. The keydir is pointed at the copies, each only if it still points at the original.
 //! 5. The inputs are unlinked. Readers that still use one keep its mapping.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -231,7 +234,11 @@ impl Shard {
             self.commit(&inputs, entries)
         });
         if let Err(error) = copied {
-            self.abandon(product);
+            // After a failed sync nobody knows which manifest a power cut leaves: it may name the
+            // outputs. The next open removes what is not needed.
+            if !self.ctx.poison.is_latched() {
+                self.abandon(product);
+            }
             return Err(error);
         }
         let (outputs, copied_bytes) = self.install(&inputs, product);

@@ -153,6 +153,12 @@ impl Run {
 
     fn say(&self, text: impl FnOnce() -> String) {
         if self.is_loud {
+            if std::env::var_os("CASKADE_CALLS").is_some() {
+                for call in self.disk.faults().take_trace() {
+                    eprintln!("          {} {:?} {}", call.number, call.op, call.path.display());
+                }
+                self.disk.faults().start_trace();
+            }
             eprintln!("[{:>5}] {}", self.disk.faults().calls(), text());
         }
     }
@@ -166,6 +172,7 @@ impl Run {
     }
 
     fn open(&mut self, what: &str) -> Outcome {
+        self.say(|| what.to_owned());
         self.disk.faults().set_allocate_unsupported(self.config.no_allocate);
         let db = self
             .config

@@ -31,12 +31,6 @@ impl ShardScan {
         request.check_stop()?;
         let (mut ended, mut unused) = (VecDeque::new(), VecDeque::new());
         if !request.read_only {
-            // The last life may have ended between a rename and the sync that makes it durable: were
-            // files removed by what the manifest says now, and the old manifest came back, they
-            // would be missing.
-            ctx.storage.sync_dir(&self.dir).map_err(|fault| {
-                ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
-            })?;
             if self.is_cut {
                 self.apply_cut(ctx)?;
             } else if !self.manifest_is_whole {
