@@ -10,6 +10,8 @@ use std::ffi::OsStr;
 pub const STORE: &str = "STORE";
 /// The lock file. Never unlinked.
 pub const LOCK: &str = "LOCK";
+/// Space set aside for a full disk. Its content means nothing.
+pub const RESERVE: &str = "RESERVE";
 /// A shard's manifest.
 pub const MANIFEST: &str = "MANIFEST";
 /// A shard's keydir snapshot.
@@ -62,6 +64,8 @@ pub enum StoreName {
     Store,
     /// The lock file.
     Lock,
+    /// Space set aside.
+    Reserve,
     /// A journal file, by its index.
     Journal(u8),
     /// A shard's directory.
@@ -91,6 +95,9 @@ impl StoreName {
         }
         if name == LOCK {
             return Self::Lock;
+        }
+        if name == RESERVE {
+            return Self::Reserve;
         }
         if let Some(index) = (0..JOURNALS).find(|&index| name == journal(index)) {
             return Self::Journal(index);

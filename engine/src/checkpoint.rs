@@ -103,7 +103,8 @@ fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<()> {
         return refuse("the target of a checkpoint is the store itself");
     }
     // Whoever has the earlier checkpoint open must not see it change.
-    let _lock = storage.lock(&own).map_err(|_| Error::Locked { path: target.to_owned(), pid: None })?;
+    let _lock =
+        storage.lock(&own).map_err(|_| Error::Locked { path: target.to_owned(), pid: None })?;
     let path = target.join(names::STORE);
     storage.remove(&path).at("remove", &path)?;
     storage.sync_dir(target).at("sync", target)

@@ -13,6 +13,7 @@ use crate::iter::{Iter, Keys, ScanCursor, ScanPage};
 use crate::maintenance::Maintenance;
 use crate::open;
 use crate::options::{Background, Builder, WriteOptions};
+use crate::reads::with_value;
 use crate::stats::{CompactReport, OpenReport, Stats};
 use crate::store::{Around, Store};
 use crate::value::Value;
@@ -62,6 +63,10 @@ impl Db {
     pub(crate) fn open_with(options: Builder) -> Result<Self> {
         let is_threaded = options.background == Background::Thread && !options.read_only;
         let (store, events) = open::open(options)?;
+        if !store.options.read_only {
+            // A disk that is full already shows itself at the first write.
+            store.reserve.restore(&store.ctx);
+        }
         let store = Arc::new(store);
         let maintenance = Arc::new(Maintenance::new(Arc::clone(&store), events));
         let thread = if is_threaded {
@@ -149,7 +154,7 @@ impl Db {
         self.store().modify(key, None, |old| {
             swapped = match (old, expected) {
                 (None, None) => true,
-                (Some(found), Some(expected)) => self.store().value_is(found, expected)?,
+                (Some(found), Some(expected)) => with_value(found, |value| value == expected)?,
                 _ => false,
             };
             Ok(match stored {
@@ -279,7 +284,9 @@ impl Db {
     ) -> Result<()> {
         self.store().get_many(keys, |index, found| {
             match found {
-                Some((found, ..)) => self.store().with_value(&found, |value| visit(index, Some(value)))?,
+                Some((found, ..)) => {
+                    with_value(&found, |value| visit(index, Some(value)))?;
+                }
                 None => visit(index, None),
             }
             Ok(())
@@ -310,8 +317,9 @@ impl Db {
 
     /// All keys and values as of now, in no order. Writes, deletes and merges go on meanwhile and
     /// are not seen. Costs memory only for what changes while it lives.
+    #[expect(clippy::iter_not_returning_iterator, reason = "taking a snapshot can fail")]
     pub fn iter(&self) -> Result<Iter> {
-        Iter::new(&self.handle.store)
+        Iter::new(self.store())
     }
 
     /// All keys as of now, in no order.
@@ -356,7 +364,8 @@ impl Db {
         let store = self.store();
         store.check_writable()?;
         let (shard, seqno) = version.parts();
-        let exists = store.shards.get(usize::from(shard.0)).is_some_and(|s| s.last_seqno() >= seqno);
+        let exists =
+            store.shards.get(usize::from(shard.0)).is_some_and(|s| s.last_seqno() >= seqno);
         if !exists {
             let reason = "no write of this store has this version".to_owned();
             return Err(Error::InvalidOption { name: "version", reason });
@@ -382,7 +391,7 @@ impl Db {
         for shard in &store.shards {
             store.check_open()?;
             let around = Around { store, shard: shard.id };
-            report.add(&shard.merge_all(&around)?);
+            report.add(&store.with_reserve(|| shard.merge_all(&around))?);
         }
         Ok(report)
     }

@@ -9,9 +9,10 @@ use caskade_shard::location::Location;
 use caskade_shard::view::View;
 use caskade_shard::write_path::Locked;
 
+use crate::Result;
+use crate::reads::with_value;
 use crate::store::Store;
 use crate::value::Value;
-use crate::Result;
 
 /// Records whose cache misses overlap.
 const AHEAD: usize = 12;
@@ -31,7 +32,6 @@ pub struct Entry {
 /// While it lives, it keeps the segments that it still needs from being freed. An item that cannot
 /// be read is an error; the iteration goes on behind it.
 pub struct Iter {
-    store: Arc<Store>,
     /// The shards that are still to come, the next one last.
     views: Vec<(ShardId, View)>,
     leaf: usize,
@@ -48,7 +48,7 @@ impl fmt::Debug for Iter {
 }
 
 impl Iter {
-    pub(crate) fn new(store: &Arc<Store>) -> Result<Self> {
+    pub(crate) fn new(store: &Store) -> Result<Self> {
         store.check_open()?;
         // All writers at once, so that a batch is in every shard's view or in none.
         let mut locked: Vec<Locked<'_>> =
@@ -61,8 +61,8 @@ impl Iter {
             .collect();
         drop(locked);
         let len = views.iter().map(|(_, view)| view.len()).sum();
-        let (store, now_ms) = (Arc::clone(store), store.now_ms());
-        Ok(Self { store, views, leaf: 0, entries: Vec::new(), next: 0, now_ms, len })
+        let now_ms = store.now_ms();
+        Ok(Self { views, leaf: 0, entries: Vec::new(), next: 0, now_ms, len })
     }
 
     /// Number of keys in the snapshot, expired ones that were not cleaned up included.
@@ -79,7 +79,7 @@ impl Iter {
             if found.frame.is_expired(|| self.now_ms) {
                 continue;
             }
-            let go_on = self.store.with_value(&found, |value| visit(found.frame.key(), value))?;
+            let go_on = with_value(&found, |value| visit(found.frame.key(), value))?;
             if !go_on {
                 break;
             }
@@ -239,8 +239,7 @@ pub(crate) fn scan(store: &Store, cursor: ScanCursor, count: usize) -> Result<Sc
             previous = Some(hash);
             let found = shard.record_at(&guard, location)?;
             if !found.frame.is_expired(|| now_ms) {
-                let value =
-                    Value::new(&found, shard.id, || shard.share_segment(&found, &guard))?;
+                let value = Value::new(&found, shard.id, || shard.share_segment(&found, &guard))?;
                 entries.push(Entry { key: found.frame.key().into(), value });
             }
         }

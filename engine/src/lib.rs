@@ -41,6 +41,7 @@ mod maintenance;
 mod open;
 mod options;
 mod reads;
+mod reserve;
 mod stats;
 mod store;
 mod value;

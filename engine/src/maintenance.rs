@@ -22,6 +22,9 @@ use crate::{Error, Result};
 /// How long work that failed for want of space waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// A store without writes for this long is brought to rest.
+const REST_AFTER: Duration = Duration::from_secs(2);
+
 /// The background worker of a store.
 #[derive(Debug)]
 pub(crate) struct Maintenance {
@@ -36,6 +39,10 @@ struct Todo {
     seal: ShardSet,
     merge: ShardSet,
     journal: bool,
+    /// When to look whether the store has come to rest.
+    idle_at: Option<Duration>,
+    /// Writes counted at the last look.
+    writes_seen: u64,
     /// When the next sync by time is due.
     sync_at: Option<Duration>,
     /// When a segment expires as a whole, on the wall clock.
@@ -109,9 +116,10 @@ impl Maintenance {
         let todo = self.todo();
         let expiry =
             todo.expiry_at.map(|at| now + Duration::from_millis(at.saturating_sub(wall) + 1));
-        let soonest = [todo.sync_at, todo.retry_at, expiry].into_iter().flatten().min()?;
+        let soonest =
+            [todo.sync_at, todo.retry_at, todo.idle_at, expiry].into_iter().flatten().min()?;
         // Far deadlines are cut, since the wall clock may jump.
-        Some(soonest.saturating_sub(now).min(Duration::from_secs(3600)))
+        Some(soonest.saturating_sub(now).min(Duration::from_hours(1)))
     }
 
     /// Takes in what was announced. Segments are prepared at once, since writers need them.
@@ -131,6 +139,8 @@ impl Maintenance {
             Event::Garbage(shard) => self.todo().merge.insert(shard),
             Event::JournalTurn => self.todo().journal = true,
             Event::Awake => {
+                let now = self.store.ctx.storage.monotonic();
+                self.todo().idle_at = Some(now + REST_AFTER);
                 if let Durability::Interval(period) = self.store.options.durability {
                     self.todo().sync_at = Some(self.store.ctx.storage.monotonic() + period);
                 }
@@ -168,11 +178,16 @@ impl Maintenance {
             self.store.sync_all()?;
             return Ok(true);
         }
+        if self.take_due_rest() {
+            self.store.come_to_rest()?;
+            return Ok(true);
+        }
         if std::mem::take(&mut self.todo().journal) {
             self.store.committer.free_journal()?;
             return Ok(true);
         }
         self.take_due_retry();
+        self.heal();
         let seal = self.todo().seal;
         if let Some(shard) = seal.iter().next() {
             // Removed only when done, so that a failure is tried again.
@@ -181,6 +196,33 @@ impl Maintenance {
             return Ok(true);
         }
         self.merge()
+    }
+
+    /// Whether nothing was written for a while. Then everything is made durable, once, so that the
+    /// next open has less to do and damage to the end of the log can be told from a torn tail.
+    fn take_due_rest(&self) -> bool {
+        let now = self.store.ctx.storage.monotonic();
+        let mut todo = self.todo();
+        if todo.idle_at.is_none_or(|at| at > now) {
+            return false;
+        }
+        let writes = self.store.ops.puts.sum();
+        let is_at_rest = writes == todo.writes_seen;
+        todo.writes_seen = writes;
+        todo.idle_at = (!is_at_rest).then(|| now + REST_AFTER);
+        is_at_rest
+    }
+
+    /// Ends a full disk's time as soon as there is space again, and else looks again soon.
+    fn heal(&self) {
+        if !self.store.reserve.is_given_up() || self.todo().retry_at.is_some() {
+            return;
+        }
+        if !self.store.reserve.restore(&self.store.ctx) {
+            let mut todo = self.todo();
+            todo.merge = ShardSet::below(self.store.ctx.shards);
+            todo.retry_at = Some(self.store.ctx.storage.monotonic() + RETRY);
+        }
     }
 
     fn take_due_sync(&self) -> bool {
@@ -215,7 +257,8 @@ impl Maintenance {
         let work = |shard: &ShardId| {
             let around = Paced { around: self.around(*shard), maintenance: self };
             let only_drops = !self.is_merge_time();
-            self.store.shards[usize::from(shard.0)].merge_by_policy(&around, only_drops)
+            let shard = &self.store.shards[usize::from(shard.0)];
+            self.store.with_reserve(|| shard.merge_by_policy(&around, only_drops))
         };
         // In the order of the shards where somebody else sets the pace: the same every time.
         let outcomes: Vec<_> = match self.store.options.background {
@@ -263,6 +306,9 @@ impl Maintenance {
             worst = worst.max(caskade_shard::merge_policy::overshoot(&segments, &stats));
         }
         self.todo().expiry_at = expiry;
+        if self.store.options.background == Background::Manual {
+            return;
+        }
         // Nothing below the bound; then up to 20 ms for each stretch, in step with the overshoot.
         let micros = if worst > 0.0 { (worst * 40_000.0).clamp(200.0, 20_000.0) } else { 0.0 };
         self.store.brake_micros.store(micros as u64, Ordering::Relaxed);

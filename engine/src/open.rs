@@ -21,6 +21,7 @@ use caskade_shard::error::At;
 use caskade_shard::journal::JournalScan;
 use caskade_shard::reclaim::Reclaim;
 use caskade_shard::recovery::{Progress, Request, ShardScan, resolve_batches};
+use caskade_shard::span;
 use caskade_shard::storage::{Access, EntryKind, LockFault, LockGuard, Storage};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rayon::prelude::*;
@@ -32,6 +33,7 @@ use crate::{Error, Result};
 
 /// Opens or creates the store, and answers it with the channel of its background events.
 pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
+    span!("open", path = options.path.to_string_lossy().as_ref());
     let storage = Arc::clone(&options.storage);
     let begun = storage.monotonic();
     let lock = prepare_directory(&options)?;
@@ -50,7 +52,7 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
         return Err(Error::ShardCount { stored: meta.shards, asked });
     }
     let ctx = Arc::new(context(&options, &meta, events));
-    let (shards, mut report, next_turn) = recover(&ctx, &options)?;
+    let (shards, mut report, next_turn) = recover_beside_writer(&ctx, &options)?;
     report.elapsed = storage.monotonic().saturating_sub(begun);
     let committer = Committer::new(Arc::clone(&ctx), &shards, next_turn);
     Ok((Store::new(ctx, shards, committer, options, report, lock), receiver))
@@ -170,7 +172,7 @@ fn create(options: &Builder, events: &Sender<Event>) -> Result<StoreMeta> {
 fn refuse_foreign_directory(storage: &dyn Storage, path: &Path) -> Result<()> {
     for entry in storage.list_dir(path).at("list", path)? {
         match StoreName::parse(&entry.name) {
-            StoreName::Lock | StoreName::Temporary => {}
+            StoreName::Lock | StoreName::Reserve | StoreName::Temporary => {}
             StoreName::Shard(_) if entry.kind == EntryKind::Dir => {
                 let dir = path.join(&entry.name);
                 let has_segments = storage.list_dir(&dir).at("list", &dir)?.iter().any(|entry| {
@@ -201,6 +203,21 @@ fn context(options: &Builder, meta: &StoreMeta, events: Sender<Event>) -> Contex
         poison: Poison::default(),
         config: options.config.clone(),
         events,
+    }
+}
+
+/// How often a read-only open begins anew when a writer's merge removed a segment under its eyes.
+const READ_ONLY_TRIES: usize = 50;
+
+/// Recovers; beside a living writer as often as its merges get in the way.
+fn recover_beside_writer(ctx: &Arc<Context>, options: &Builder) -> Result<Recovered> {
+    let mut tries = if options.read_only { READ_ONLY_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match recover(ctx, options) {
+            Err(Error::MissingSegment { .. }) if tries > 0 => {}
+            answer => return answer,
+        }
     }
 }
 

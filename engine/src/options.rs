@@ -324,7 +324,10 @@ impl Builder {
             return refuse("journal_bytes", "a journal file has 8 KiB to 1 GiB");
         }
         if config.merge_bytes_per_sec == Some(0) {
-            return refuse("merge_bytes_per_sec", "a rate of nothing would never merge; use a window");
+            return refuse(
+                "merge_bytes_per_sec",
+                "a rate of nothing would never merge; use a window",
+            );
         }
         if self.merge_window.is_some_and(|(from, to)| from >= 1440 || to >= 1440) {
             return refuse("merge_window", "a minute of the day is 0 to 1439");

@@ -23,6 +23,16 @@ fn is_compressed(found: &Found<'_>) -> bool {
     flags.contains(Flags::LZ4) || flags.contains(Flags::ZSTD)
 }
 
+/// Calls `visit` with the value as the user stored it.
+#[inline]
+pub(crate) fn with_value<T>(found: &Found<'_>, visit: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    if is_compressed(found) {
+        Ok(visit(&decompress(found)?))
+    } else {
+        Ok(visit(found.frame.value()))
+    }
+}
+
 impl Store {
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
@@ -46,26 +56,8 @@ impl Store {
         let (hash, shard) = self.route(key);
         let guard = self.ctx.reclaim.enter();
         let Some(found) = self.find_unexpired(shard, &guard, hash, key)? else { return Ok(false) };
-        self.with_value(&found, |value| out.extend_from_slice(value))?;
+        with_value(&found, |value| out.extend_from_slice(value))?;
         Ok(true)
-    }
-
-    /// Calls `visit` with the value as the user stored it.
-    #[inline]
-    pub(crate) fn with_value<T>(
-        &self,
-        found: &Found<'_>,
-        visit: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T> {
-        if is_compressed(found) {
-            Ok(visit(&decompress(found)?))
-        } else {
-            Ok(visit(found.frame.value()))
-        }
-    }
-
-    pub(crate) fn value_is(&self, found: &Found<'_>, expected: &[u8]) -> Result<bool> {
-        self.with_value(found, |value| value == expected)
     }
 
     pub(crate) fn get_many<'s, K: AsRef<[u8]>>(
@@ -123,7 +115,7 @@ impl Store {
         let mut is_there = false;
         self.rewrite(key, |found| {
             is_there = true;
-            let value = self.with_value(found, <[u8]>::to_vec)?;
+            let value = with_value(found, <[u8]>::to_vec)?;
             Ok((value, ttl.map(ExpiryAt::In)))
         })?;
         Ok(is_there)
@@ -135,7 +127,7 @@ impl Store {
         self.modify(key, None, |old| {
             let mut expiry = None;
             if let Some(found) = old {
-                let count = self.with_value(found, |value| {
+                let count = with_value(found, |value| {
                     let bytes = <[u8; 8]>::try_from(value);
                     bytes.map_err(|_| Error::NotACounter { len: value.len() })
                 })??;

@@ -155,7 +155,9 @@ impl Stats {
     pub(crate) fn gather(store: &Store) -> Self {
         let shards: Vec<ShardStats> = store.shards.iter().map(shard_stats).collect();
         let mut total = ShardStats::default();
-        shards.iter().for_each(|shard| total.add(shard));
+        for shard in &shards {
+            total.add(shard);
+        }
         let counters = &store.committer.counters;
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Self {

@@ -1,7 +1,7 @@
 //! An open store: shards, the commit stream, and what keeps them together.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use caskade_codec::hash::shard_of;
@@ -15,6 +15,7 @@ use caskade_shard::storage::LockGuard;
 
 use crate::counters::Ops;
 use crate::options::{Builder, Durability};
+use crate::reserve::Reserve;
 use crate::stats::OpenReport;
 use crate::{Error, Result};
 
@@ -29,6 +30,8 @@ pub(crate) struct Store {
     pub(crate) report: OpenReport,
     /// Counts of operations.
     pub(crate) ops: Ops,
+    /// Space for a full disk.
+    pub(crate) reserve: Reserve,
     /// The lock on the directory; none where the store is read-only.
     pub(crate) lock: std::sync::Mutex<Option<Box<dyn LockGuard>>>,
     // Atomics.
@@ -64,6 +67,7 @@ impl Store {
             options,
             report,
             ops: Ops::default(),
+            reserve: Reserve::default(),
             lock: std::sync::Mutex::new(lock),
             state: OPEN.into(),
             is_dirty: false.into(),
@@ -139,6 +143,20 @@ impl Store {
             Error::Poisoned { cause } => Error::Indeterminate { cause },
             error => error,
         })
+    }
+
+    /// Marks and makes durable what was written, after a time without writes.
+    pub(crate) fn come_to_rest(&self) -> Result<()> {
+        // Cleared first: a write from now on asks for the next rest.
+        self.is_dirty.store(false, Ordering::Release);
+        for shard in &self.shards {
+            let mut locked = shard.lock()?;
+            let last = Seqno(locked.next_seqno().0 - 1);
+            if shard.durable() < last || shard.horizon() < last {
+                locked.append_marker(shard.durable())?;
+            }
+        }
+        self.committer.settle(&self.shards, ShardSet::below(self.ctx.shards)).map(|_| ())
     }
 
     /// Takes no more operations. True for the one caller that has to do the closing.

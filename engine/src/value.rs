@@ -41,7 +41,7 @@ impl Value {
     pub(crate) fn new(
         found: &Found<'_>,
         shard: ShardId,
-        share: impl FnOnce() -> Arc<Segment>,
+        segment: impl FnOnce() -> Arc<Segment>,
     ) -> Result<Self> {
         let header = &found.frame.header;
         let stored = found.frame.value();
@@ -54,7 +54,7 @@ impl Value {
             bytes[..stored.len()].copy_from_slice(stored);
             Repr::Inline { len: stored.len() as u8, bytes }
         } else {
-            let segment = share();
+            let segment = segment();
             let start = found.location.offset() + header.value_range().start as u64;
             Repr::Mapped { segment, start, end: start + stored.len() as u64 }
         };
@@ -97,9 +97,7 @@ impl Deref for Value {
     fn deref(&self) -> &[u8] {
         match &self.repr {
             Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
-            Repr::Mapped { segment, start, end } => {
-                &segment.published(*end)[*start as usize..]
-            }
+            Repr::Mapped { segment, start, end } => &segment.published(*end)[*start as usize..],
             Repr::Owned(bytes) => bytes,
         }
     }

@@ -87,6 +87,7 @@ impl Store {
     #[inline]
     pub(crate) fn put(&self, key: &[u8], value: &[u8], options: WriteOptions) -> Result<Version> {
         self.check_writable()?;
+        self.check_space()?;
         check_key(key)?;
         let stored = self.stored(value, options.expiry)?;
         let (hash, shard) = self.route(key);
@@ -102,15 +103,18 @@ impl Store {
         check_key(key)?;
         let (hash, shard) = self.route(key);
         let op = Op { hash, key, change: Change::Delete };
-        let mut was_there = false;
-        let applied = shard.lock()?.apply(&op, |old| {
-            // An expired record is not there, but its tombstone saves the next reader the look.
-            was_there = match old {
-                Old::Absent => return Ok(false),
-                Old::Record(found) => !found.frame.is_expired(|| self.now_ms()),
-                Old::Damaged(_) => true,
-            };
-            Ok(true)
+        let (applied, was_there) = self.with_reserve(|| {
+            let mut was_there = false;
+            let applied = shard.lock()?.apply(&op, |old| {
+                // An expired record is not there; its tombstone saves the next reader the look.
+                was_there = match old {
+                    Old::Absent => return Ok(false),
+                    Old::Record(found) => !found.frame.is_expired(|| self.now_ms()),
+                    Old::Damaged(_) => true,
+                };
+                Ok(true)
+            })?;
+            Ok((applied, was_there))
         })?;
         match applied {
             Some(seqno) => self.acknowledge(&[(shard.id, seqno)], durability, 0)?,
@@ -136,6 +140,7 @@ impl Store {
         decide: impl FnOnce(Option<&Found<'_>>) -> Result<Decision<'v>>,
     ) -> Result<Option<Version>> {
         self.check_writable()?;
+        self.check_space()?;
         check_key(key)?;
         let (hash, shard) = self.route(key);
         let mut is_delete = false;
@@ -186,6 +191,7 @@ impl Store {
         durability: Option<Durability>,
     ) -> Result<Option<Version>> {
         self.check_writable()?;
+        self.check_space()?;
         let mut changes = Vec::with_capacity(batch.len());
         let mut bytes = 0;
         for change in batch.changes() {
@@ -226,11 +232,8 @@ impl Store {
             .iter()
             .map(|(shard, _)| self.shards[usize::from(shard.0)].lock())
             .collect::<Result<Vec<Locked<'_>>>>()?;
-        let name = BatchName {
-            coordinator,
-            seqno: locked[0].next_seqno(),
-            parts: parts.len() as u16,
-        };
+        let name =
+            BatchName { coordinator, seqno: locked[0].next_seqno(), parts: parts.len() as u16 };
         let mut staged: Vec<Staged> = Vec::with_capacity(parts.len());
         for (index, (_, ops)) in parts.iter().enumerate() {
             match locked[index].stage(ops, name) {

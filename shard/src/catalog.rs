@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::storage;
 
 /// How many segment ids are listed ahead of use, so that a rotation need not wait for a manifest.
-const OPEN_AHEAD: usize = 16;
+pub(crate) const OPEN_AHEAD: usize = 16;
 
 /// The manifest in memory, equal to the one on disk.
 #[derive(Debug)]

@@ -93,7 +93,9 @@ impl Committer {
             if let Some(cause) = self.ctx.poison.cause() {
                 return Err(Error::Indeterminate { cause });
             }
-            writes.iter().for_each(|(id, _)| queue.wanted.insert(*id));
+            for (id, _) in writes {
+                queue.wanted.insert(*id);
+            }
             if queue.is_led {
                 queue = self.woken.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -116,11 +118,11 @@ impl Committer {
 
     /// Makes everything that was written to `wanted` so far durable.
     pub fn commit(&self, shards: &[Shard], wanted: ShardSet) -> Result<()> {
+        span!("sync");
         let mut leader = lock(&self.leader);
         self.ctx.poison.check()?;
-        let cuts = closed_cuts(shards, wanted, |locked| locked.entangled(), |locked| locked.cut_for_sync());
-        let stretches: Vec<Stretch> =
-            cuts.iter().flat_map(|cut| leader.uncovered(cut)).collect();
+        let cuts = closed_cuts(shards, wanted, Purpose::Sync);
+        let stretches: Vec<Stretch> = cuts.iter().flat_map(|cut| leader.uncovered(cut)).collect();
         let bytes: u64 = stretches.iter().map(Stretch::len).sum();
         if !self.journal(&mut leader, &stretches, bytes)? {
             cuts.iter().try_for_each(|cut| cut.sync(&self.ctx))?;
@@ -162,38 +164,32 @@ impl Committer {
     /// Makes the segments of `wanted` durable up to now, and raises their horizons: everything below
     /// is durable, in the segments themselves, and all batches below are whole.
     pub fn settle(&self, shards: &[Shard], wanted: ShardSet) -> Result<Vec<Cut>> {
+        span!("settle");
         let _turn = lock(&self.settling);
         let cuts = {
             let mut leader = lock(&self.leader);
             self.ctx.poison.check()?;
-            let cuts = closed_cuts(
-                shards,
-                wanted,
-                |locked| locked.unsettled(),
-                |locked| locked.cut_for_horizon(),
-            );
+            let cuts = closed_cuts(shards, wanted, Purpose::Horizon);
             cuts.iter().try_for_each(|cut| cut.sync(&self.ctx))?;
             leader.cover(shards, &cuts);
             cuts
         };
         // In shard order: a batch's coordinator, its lowest shard, rises first. Recovery relies on
         // it: what is at or below the coordinator's horizon is whole.
-        for cut in &cuts {
+        let raised = cuts.iter().try_for_each(|cut| {
             let catalog = &shards[usize::from(cut.shard.0)].catalog;
             if catalog.manifest().horizon >= cut.seqno {
-                continue;
+                return Ok(());
             }
-            let raised =
-                catalog.publish(&self.ctx, |manifest| raise_horizon(manifest, cut.seqno));
-            if let Err(error) = raised {
-                // A full disk. The next try must take the same shards together again, or a batch
-                // could be settled in one and not in its coordinator.
-                let tied: ShardSet = cuts.iter().map(|cut| cut.shard).collect();
-                for cut in &cuts {
-                    shards[usize::from(cut.shard.0)].lock_even_closed().tie(tied);
-                }
-                return Err(error);
+            catalog.publish(&self.ctx, |manifest| raise_horizon(manifest, cut.seqno))
+        });
+        if let Err(error) = raised {
+            // Some have risen and others not: next time they must rise together again.
+            let together: ShardSet = cuts.iter().map(|cut| cut.shard).collect();
+            for shard in together.iter() {
+                shards[usize::from(shard.0)].lock_even_closed().keep_unsettled(together);
             }
+            return Err(error);
         }
         Ok(cuts)
     }
@@ -226,18 +222,27 @@ impl Leader {
     }
 }
 
-/// Cuts of `wanted` and of all shards that are tied to them, taken at one moment.
-fn closed_cuts(
-    shards: &[Shard],
-    mut wanted: ShardSet,
-    tied: impl Fn(&Locked<'_>) -> ShardSet,
-    cut: impl Fn(&mut Locked<'_>) -> Cut,
-) -> Vec<Cut> {
+/// What a cut is taken for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Sync,
+    Horizon,
+}
+
+/// Cuts of `wanted` and of all shards that share a batch with them, taken at one moment.
+fn closed_cuts(shards: &[Shard], mut wanted: ShardSet, purpose: Purpose) -> Vec<Cut> {
     loop {
         let mut locked: Vec<Locked<'_>> =
             wanted.iter().map(|id| shards[usize::from(id.0)].lock_even_closed()).collect();
-        let all = locked.iter().map(&tied).fold(wanted, ShardSet::union);
+        let all = locked.iter().fold(wanted, |all, locked| match purpose {
+            Purpose::Sync => all.union(locked.entangled()),
+            Purpose::Horizon => all.union(locked.unsettled()),
+        });
         if all == wanted {
+            let cut = |locked: &mut Locked<'_>| match purpose {
+                Purpose::Sync => locked.cut_for_sync(),
+                Purpose::Horizon => locked.cut_for_horizon(),
+            };
             return locked.iter_mut().map(cut).collect();
         }
         wanted = all;

@@ -86,7 +86,9 @@ pub enum Error {
         supported: u32,
     },
     /// The store has another number of shards than the options ask for.
-    #[error("the store has {stored} shards, the options ask for {asked}; leave the number out to use the store's")]
+    #[error(
+        "the store has {stored} shards, the options ask for {asked}; leave the number out to use the store's"
+    )]
     ShardCount {
         /// What the store was created with.
         stored: u16,

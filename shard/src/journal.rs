@@ -78,7 +78,11 @@ struct Turn {
 impl Journal {
     /// A journal of two files of `file_bytes`, made at the first use. `recovered` are the unsealed
     /// files of the store's last life, which the ring on disk may still have to restore.
-    pub(crate) fn new(file_bytes: u64, next_turn: u64, recovered: Vec<(Arc<LogFile>, u64)>) -> Self {
+    pub(crate) fn new(
+        file_bytes: u64,
+        next_turn: u64,
+        recovered: Vec<(Arc<LogFile>, u64)>,
+    ) -> Self {
         let pending: Pending = recovered
             .into_iter()
             .map(|(file, end)| ((file.segment.shard, file.segment.id), (file, end)))
@@ -103,9 +107,9 @@ impl Journal {
         if self.is_out_of_use || len > self.file_bytes - BLOCK_LEN as u64 {
             return Ok(false);
         }
-        if !self.files[self.current].turn.as_ref().is_some_and(|t| t.position + len <= self.file_bytes)
-            && !self.start_turn(ctx)?
-        {
+        let current = self.files[self.current].turn.as_ref();
+        let has_room = current.is_some_and(|turn| turn.position + len <= self.file_bytes);
+        if !has_room && !self.start_turn(ctx)? {
             return Ok(false);
         }
         let half = &mut self.files[self.current];
@@ -146,11 +150,15 @@ impl Journal {
                 }
             },
         };
-        let header = Header { uuid: ctx.uuid, turn: self.next_turn, salt: ctx.salt()? };
-        if file.write_all_at(&header.encode(), 0).is_err() {
+        let header = ctx
+            .salt()
+            .ok()
+            .map(|salt| Header { uuid: ctx.uuid, turn: self.next_turn, salt })
+            .filter(|header| file.write_all_at(&header.encode(), 0).is_ok());
+        let Some(header) = header else {
             self.is_out_of_use = true;
             return Ok(false);
-        }
+        };
         self.next_turn += 1;
         self.current = next;
         self.files[next].turn = Some(Turn { file, header, position: BLOCK_LEN as u64, groups: 0 });
@@ -166,9 +174,12 @@ impl Journal {
 /// The ring's file, its blocks written.
 fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
     let path = ctx.path.join(names::journal(index));
+    let poisoned = |fault| ctx.poison.latch(format_args!("fsync of the journal: {fault}"));
     if let Ok(file) = ctx.storage.open(&path, Access::ReadWrite)
         && file.len().at("measure", &path)? == len
     {
+        // The life that made it may have ended before its name was durable.
+        ctx.storage.sync_dir(&ctx.path).map_err(poisoned)?;
         return Ok(file);
     }
     let temporary: PathBuf = ctx.path.join(names::temporary(&names::journal(index)));
@@ -181,17 +192,19 @@ fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
         file.write_all_at(&zeros[..step as usize], at).at("write", &temporary)?;
         at += step;
     }
-    let poisoned = |fault| ctx.poison.latch(format_args!("fsync of the journal: {fault}"));
     file.sync_all().map_err(poisoned)?;
     ctx.storage.rename(&temporary, &path).at("rename", &temporary)?;
     ctx.storage.sync_dir(&ctx.path).map_err(poisoned)?;
     Ok(file)
 }
 
+/// An offset in a segment, and the bytes that belong there.
+pub(crate) type Restored = (u64, Vec<u8>);
+
 /// What the journal on disk holds.
 #[derive(Debug, Default)]
 pub struct JournalScan {
-    ranges: HashMap<(ShardId, SegmentId), Vec<(u64, Vec<u8>)>>,
+    ranges: HashMap<(ShardId, SegmentId), Vec<Restored>>,
     turn_max: u64,
 }
 
@@ -237,7 +250,7 @@ impl JournalScan {
     }
 
     /// Stretches of a segment, in the order in which they were written.
-    pub(crate) fn ranges(&self, shard: ShardId, segment: SegmentId) -> &[(u64, Vec<u8>)] {
+    pub(crate) fn ranges(&self, shard: ShardId, segment: SegmentId) -> &[Restored] {
         self.ranges.get(&(shard, segment)).map_or(&[], Vec::as_slice)
     }
 }

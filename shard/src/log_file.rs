@@ -47,8 +47,7 @@ impl LogFile {
 
     /// Whether the first `end` bytes, and the name, are known durable.
     pub fn is_durable_to(&self, end: u64) -> bool {
-        self.durable.load(Ordering::Acquire) >= end
-            && self.entry_is_durable.load(Ordering::Acquire)
+        self.durable.load(Ordering::Acquire) >= end && self.entry_is_durable.load(Ordering::Acquire)
     }
 
     /// Bytes from the start that are known durable.

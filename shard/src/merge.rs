@@ -9,6 +9,9 @@
 //! 4. The keydir is pointed at the copies, each only if it still points at the original.
 //! 5. The inputs are unlinked. Readers that still use one keep its mapping.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -222,6 +225,7 @@ impl Shard {
     }
 
     fn merge_segments(&self, ids: &[SegmentId], around: &dyn Surroundings) -> Result<Outcome> {
+        span!("merge", shard = self.id.0, segments = ids.len());
         let inputs = self.sealed_inputs(Some(ids));
         let mut product = Product::default();
         let copied = self.copy(&inputs, &mut product, around).and_then(|()| {
@@ -230,7 +234,11 @@ impl Shard {
             self.commit(&inputs, entries)
         });
         if let Err(error) = copied {
-            self.abandon(product);
+            // After a failed sync nobody knows which manifest a power cut leaves: it may name the
+            // outputs. The next open removes what is not needed.
+            if !self.ctx.poison.is_latched() {
+                self.abandon(product);
+            }
             return Err(error);
         }
         let (outputs, copied_bytes) = self.install(&inputs, product);
@@ -333,7 +341,7 @@ impl Shard {
                     }
                     return Ok(());
                 }
-                self.append(product, record, Some((hash, here, segment.id)), remaining)
+                self.append(product, record, Some((hash, here)), remaining)
             }
         }
     }
@@ -351,7 +359,7 @@ impl Shard {
         &self,
         product: &mut Product,
         record: &Record<'_>,
-        origin: Option<(u32, Location, SegmentId)>,
+        origin: Option<(u32, Location)>,
         remaining: u64,
     ) -> Result<()> {
         let draft = Draft {
@@ -375,9 +383,8 @@ impl Shard {
             .write(len, |offset, out| crc = draft.encode(record::seed(salt, offset), out))?;
         let copy = Record { frame_len: len, crc, flags: draft.flags, ..*record };
         output.tally.push(&copy);
-        let mut entry = crate::seal::hint_entry(&self.ctx, offset, &copy);
-        if let Some((hash, from, id)) = origin {
-            entry.origin = Some((id, from.offset()));
+        let entry = crate::seal::hint_entry(&self.ctx, offset, &copy);
+        if let Some((hash, from)) = origin {
             let to = Location::new(output.tail.segment().slot, offset, len);
             output.moves.push(Move { hash, from, to, len: len as u64 });
         }

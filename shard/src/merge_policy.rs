@@ -133,11 +133,7 @@ fn gain(segment: &SegmentStats) -> u64 {
 }
 
 /// The segments with the most to gain for the least to copy.
-fn victims(
-    segments: &[SegmentStats],
-    shard: &ShardStats,
-    excess: u64,
-) -> Option<Vec<SegmentId>> {
+fn victims(segments: &[SegmentStats], shard: &ShardStats, excess: u64) -> Option<Vec<SegmentId>> {
     let mut candidates: Vec<&SegmentStats> = segments
         .iter()
         .filter(|s| gain(s) as f64 > s.len as f64 * DEAD_SHARE_MIN && gain(s) > 512)
@@ -248,10 +244,7 @@ mod tests {
         let mut expired = segment(2, 4 * MIB, 4 * MIB);
         expired.expiry_max = 999;
         assert_eq!(plan(&[segment(1, 4 * MIB, 4 * MIB), expired], &shard()), Plan::Nothing);
-        assert_eq!(
-            plan(&[expired, segment(3, 4 * MIB, 4 * MIB)], &shard()),
-            Plan::Drop(ids(&[2]))
-        );
+        assert_eq!(plan(&[expired, segment(3, 4 * MIB, 4 * MIB)], &shard()), Plan::Drop(ids(&[2])));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use caskade_codec::names;
 use caskade_codec::record::{Frame, Record};
 use caskade_codec::segment::{HEADER_LEN, Scanner, Sealed, Tally};
 
-use crate::catalog::list_ahead;
+use crate::catalog::{OPEN_AHEAD, list_ahead};
 use crate::context::Event;
 use crate::error::{At, Result};
 use crate::segment::Segment;
@@ -33,18 +33,29 @@ impl Shard {
         if ended.is_empty() {
             return Ok(0);
         }
+        span!("seal", shard = self.id.0, segments = ended.len());
         let mut sealed = Vec::with_capacity(ended.len());
         for ended in &ended {
             sealed.push((ended.file.segment.id, self.seal(ended)?));
         }
         let last = ended.last().expect("not empty");
-        let unused = self.ahead().ids.len();
-        let listed = self.catalog.publish(&self.ctx, |manifest| {
-            mark_sealed(manifest, &sealed);
-            manifest.next_log_seqno = last.last.next();
-            list_ahead(&self.ctx, manifest, unused)
-        })??;
-        self.ahead().ids.extend(listed);
+        let publish = |unused| {
+            self.catalog.publish(&self.ctx, |manifest| {
+                mark_sealed(manifest, &sealed);
+                manifest.next_log_seqno = last.last.next();
+                list_ahead(&self.ctx, manifest, unused)
+            })?
+        };
+        // Ids must be used in order. Who lists new ones holds the lock until they are in the queue;
+        // while there are enough, a rotation need not wait for this manifest.
+        let mut ahead = self.ahead();
+        if ahead.ids.len() < OPEN_AHEAD / 2 {
+            let listed = publish(ahead.ids.len())?;
+            ahead.ids.extend(listed);
+        } else {
+            drop(ahead);
+            publish(OPEN_AHEAD)?;
+        }
         let mut writer = self.writer();
         for _ in &ended {
             writer.log.ended.pop_front();
@@ -120,6 +131,5 @@ pub(crate) fn hint_entry(
         class,
         hash: if has_key { keydir_bits(ctx.hasher.hash(record.key)) } else { 0 },
         seqno: record.seqno,
-        origin: None,
     }
 }

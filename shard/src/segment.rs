@@ -7,6 +7,7 @@
 //!   before the frame's location is published. Published bytes are immutable.
 //! - So a slice of a published frame is valid for as long as the [`Segment`] lives.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +17,8 @@ use caskade_codec::record::{self, HEADER_LEN, Header, HeaderFault};
 use caskade_codec::segment::{self, Role};
 
 use crate::error::{At, Error, Result};
-use crate::location::Location;
 use crate::keydir::prefetch::prefetch_lines;
+use crate::location::Location;
 use crate::storage::{File, Map};
 
 /// A mapped segment file.
@@ -200,7 +201,7 @@ impl Segment {
     }
 
     /// The error for damage at `offset`.
-    pub fn corrupt(&self, offset: u64, reason: impl ToString) -> Error {
+    pub fn corrupt(&self, offset: u64, reason: impl Display) -> Error {
         Error::Corrupt { shard: self.shard, segment: self.id, offset, reason: reason.to_string() }
     }
 
@@ -232,6 +233,8 @@ pub struct Tail {
     /// Kept free for tombstones, so that a full disk can still be emptied.
     headroom: u64,
     scratch: Vec<u8>,
+    /// A write failed and could not be taken back.
+    is_unsure: bool,
 }
 
 /// Sizes of a new segment.
@@ -255,9 +258,15 @@ impl Tail {
         sizes: Sizes,
     ) -> Result<Self> {
         let Sizes { capacity, chunk, headroom } = sizes;
-        let first = chunk.min(capacity);
-        let (mode, allocated) = match file.allocate(0, first) {
-            Ok(()) => (Mode::Mapped, first),
+        let (first, least) = (chunk.min(capacity), capacity.min(4096));
+        let allocated = match file.allocate(0, first) {
+            Err(fault) if fault.kind() == std::io::ErrorKind::StorageFull && least < first => {
+                file.allocate(0, least).map(|()| least)
+            }
+            answer => answer.map(|()| first),
+        };
+        let (mode, allocated) = match allocated {
+            Ok(allocated) => (Mode::Mapped, allocated),
             Err(fault) if fault.kind() == std::io::ErrorKind::Unsupported => {
                 (Mode::Written, segment::HEADER_LEN as u64)
             }
@@ -280,7 +289,18 @@ impl Tail {
         let segment = Arc::new(Segment::new(identity, map, allocated));
         let position = segment::HEADER_LEN as u64;
         let scratch = Vec::new();
-        Ok(Self { segment, file, mode, position, allocated, capacity, chunk, headroom, scratch })
+        Ok(Self {
+            segment,
+            file,
+            mode,
+            position,
+            allocated,
+            capacity,
+            chunk,
+            headroom,
+            scratch,
+            is_unsure: false,
+        })
     }
 
     /// The segment being written.
@@ -365,10 +385,19 @@ impl Tail {
         fill(offset, &mut self.scratch);
         let outcome = self.file.write_all_at(&self.scratch, offset);
         self.scratch.shrink_to(1 << 16);
-        outcome.at("write", &self.segment.path)?;
+        if let Err(fault) = outcome {
+            // A part of the frame may stand there, or all of it: it must not come back.
+            self.is_unsure = self.file.set_len(offset).is_err();
+            return Err(Error::io("write", &self.segment.path, fault));
+        }
         self.allocated = offset + len as u64;
         self.segment.readable.store(self.allocated, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether a frame may stand in the file whose write failed.
+    pub fn is_unsure(&self) -> bool {
+        self.is_unsure
     }
 
     /// Takes back everything from `position` on, which was never published.

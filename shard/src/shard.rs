@@ -138,9 +138,16 @@ impl Shard {
         let Recovered { id, dir, keydir, segments, catalog, ended, unused, .. } = recovered;
         let shared = Arc::clone(keydir.shared());
         // With whom the recovered batches are shared is not known any more.
-        let entangled = if recovered.has_batches { ShardSet::below(ctx.shards) } else { ShardSet::default() };
+        let entangled =
+            if recovered.has_batches { ShardSet::below(ctx.shards) } else { ShardSet::default() };
         let total: u64 = ended.iter().map(|ended| ended.end).sum::<u64>()
-            + catalog.manifest().segments.iter().filter_map(|e| e.sealed()).map(|s| s.len).sum::<u64>();
+            + catalog
+                .manifest()
+                .segments
+                .iter()
+                .filter_map(|e| e.sealed())
+                .map(|s| s.len)
+                .sum::<u64>();
         let (next_seqno, durable) = (recovered.next_seqno, recovered.durable);
         let log = Log {
             next_seqno,
@@ -188,6 +195,11 @@ impl Shard {
     /// Everything up to this sequence number is durable.
     pub fn durable(&self) -> Seqno {
         Seqno(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Everything up to this sequence number is durable, and its batches are settled.
+    pub fn horizon(&self) -> Seqno {
+        self.catalog.manifest().horizon
     }
 
     /// Notes that the log is durable up to `seqno`.

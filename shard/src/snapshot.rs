@@ -11,8 +11,8 @@ use caskade_codec::snapshot::{self, Position, encode_leaf};
 
 use crate::catalog::replace_file;
 use crate::error::Result;
-use crate::merge::Surroundings;
 use crate::keydir::Snapshot;
+use crate::merge::Surroundings;
 use crate::shard::Shard;
 
 /// A shard's keydir as of one point, and where that is.
@@ -38,6 +38,7 @@ impl crate::write_path::Locked<'_> {
 impl Shard {
     /// Writes a snapshot of the keydir as it is now, once everything in it is durable and settled.
     pub fn snapshot(&self, around: &dyn Surroundings) -> Result<()> {
+        span!("snapshot", shard = self.id.0, keys = self.len());
         let _upkeep = self.upkeep();
         let cut = self.lock_even_closed().cut_keydir();
         self.seal_ended_locked()?;
@@ -52,7 +53,8 @@ impl Shard {
     fn write_snapshot(&self, cut: &KeydirCut) -> Result<()> {
         let guard = self.ctx.reclaim.enter();
         let (mut leaf, mut raw) = (Vec::new(), Vec::new());
-        let mut body = Vec::with_capacity(cut.keydir.len() as usize * 12 + cut.keydir.leaves() * 16);
+        let mut body =
+            Vec::with_capacity(cut.keydir.len() as usize * 12 + cut.keydir.leaves() * 16);
         for index in 0..cut.keydir.leaves() {
             let first = cut.keydir.leaf(index, &mut leaf);
             raw.clear();
@@ -76,10 +78,9 @@ impl Shard {
         segments.sort_by_key(|segment| segment.slot);
         drop(guard);
         let newest = segments.iter().max_by_key(|segment| segment.id);
-        let position = newest.map_or(
-            Position { segment: SegmentId(0), offset: 0 },
-            |newest| Position { segment: newest.id, offset: newest.len },
-        );
+        let position = newest.map_or(Position { segment: SegmentId(0), offset: 0 }, |newest| {
+            Position { segment: newest.id, offset: newest.len }
+        });
         let header = snapshot::Header {
             uuid: self.ctx.uuid,
             shard: self.id,

@@ -76,7 +76,7 @@ impl Checked {
                 match frame {
                     Frame::Record(_) => check.records += 1,
                     Frame::Corrupt(reason) => fault = reason.to_string(),
-                    Frame::Torn => fault = "a record reaches past the end".to_owned(),
+                    Frame::Torn => "a record reaches past the end".clone_into(&mut fault),
                     Frame::End => {}
                 }
                 if offset - told > STEP {

@@ -12,7 +12,7 @@ use caskade_codec::record::{self, BatchPart, Draft, Flags, Kind, Marker};
 use caskade_codec::segment::{self, Role, SEGMENT_LEN_MAX};
 
 use crate::catalog::list_ahead;
-use crate::context::Event;
+use crate::context::{Context, Event};
 use crate::error::{At, Error, Result};
 use crate::keydir::Snapshot;
 use crate::location::Location;
@@ -170,9 +170,7 @@ impl Locked<'_> {
         log.make_room(shard, len as u64, !op.is_delete())?;
         let active = log.active.as_mut().expect("room was made in it");
         let salt = active.tail.segment().salt;
-        let offset = active
-            .tail
-            .write(len, |offset, out| {
+        let offset = active.write(&shard.ctx, len, |offset, out| {
             draft.encode(record::seed(salt, offset), out);
         })?;
         log.next_seqno = seqno.next();
@@ -201,10 +199,8 @@ impl Locked<'_> {
     pub fn stage(&mut self, ops: &[Op<'_>], name: BatchName) -> Result<Staged> {
         let log = &mut self.writer.log;
         let first = log.next_seqno;
-        let drafts: Vec<_> = (1..)
-            .zip(ops)
-            .map(|(index, op)| op.draft(Seqno(first.0 + index), true))
-            .collect();
+        let drafts: Vec<_> =
+            (1..).zip(ops).map(|(index, op)| op.draft(Seqno(first.0 + index), true)).collect();
         let lengths: Vec<u64> = drafts.iter().map(|draft| draft.frame_len() as u64).collect();
         let bytes: u64 = lengths.iter().sum();
         let part = BatchPart {
@@ -223,7 +219,7 @@ impl Locked<'_> {
         let (slot, salt) = (active.tail.segment().slot, active.tail.segment().salt);
         let position = active.tail.position();
         let mut records = Vec::with_capacity(ops.len());
-        active.tail.write(total as usize, |offset, out| {
+        active.write(&self.shard.ctx, total as usize, |offset, out| {
             let mut at = 0;
             for draft in std::iter::once(&head).chain(&drafts) {
                 let (place, len) = (offset + at as u64, draft.frame_len());
@@ -289,9 +285,9 @@ impl Locked<'_> {
         let draft = plain(Kind::Marker, log.next_seqno, &payload);
         let len = draft.frame_len();
         log.make_room(self.shard, len as u64, false)?;
-        let tail = &mut log.active.as_mut().expect("room was made in it").tail;
-        let salt = tail.segment().salt;
-        tail.write(len, |offset, out| {
+        let active = log.active.as_mut().expect("room was made in it");
+        let salt = active.tail.segment().salt;
+        active.write(&self.shard.ctx, len, |offset, out| {
             draft.encode(record::seed(salt, offset), out);
         })?;
         log.next_seqno = log.next_seqno.next();
@@ -332,10 +328,9 @@ impl Locked<'_> {
         self.writer.log.unsettled
     }
 
-    /// Takes back that the horizons of these shards rose.
-    pub(crate) fn tie(&mut self, shards: ShardSet) {
-        let log = &mut self.writer.log;
-        log.unsettled = log.unsettled.union(shards);
+    /// Ties this shard's horizon to those of other shards.
+    pub(crate) fn keep_unsettled(&mut self, shards: ShardSet) {
+        self.writer.log.unsettled = self.writer.log.unsettled.union(shards);
     }
 
     /// Where the log ends, for a sync of this shard with all that it is entangled with.
@@ -356,6 +351,22 @@ fn plain(kind: Kind, seqno: Seqno, value: &[u8]) -> Draft<'_> {
     Draft { kind, flags: Flags::NONE, seqno, expiry: None, key: &[], value }
 }
 
+impl Active {
+    /// Stores bytes at the end. A failure that could not be taken back poisons the store: the log
+    /// would go on from a record that may be there or not.
+    #[inline]
+    fn write(
+        &mut self,
+        ctx: &Context,
+        len: usize,
+        fill: impl FnOnce(u64, &mut [u8]),
+    ) -> Result<u64> {
+        self.tail.write(len, fill).map_err(|error| {
+            if self.tail.is_unsure() { ctx.poison.latch(error) } else { error }
+        })
+    }
+}
+
 impl Log {
     /// Makes sure that the active segment takes `len` more bytes, rotating if it must.
     #[inline]
@@ -369,6 +380,7 @@ impl Log {
 
     #[cold]
     fn rotate(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
+        span!("rotate", shard = shard.id.0);
         let mut next = shard.take_ahead(len, spare)?;
         if let Err(error) = next.tail.make_ready(len, spare) {
             shard.ahead().ready = Some(next);
@@ -398,7 +410,7 @@ impl Shard {
             if active.tail.fits(len, spare) {
                 return Ok(active);
             }
-            self.discard(active);
+            self.discard(&active);
         }
         self.create_log_segment(&mut ahead, len)
     }
@@ -418,11 +430,11 @@ impl Shard {
     /// Removes the segment that was made ready and not used.
     pub fn discard_ahead(&self) {
         if let Some(active) = self.ahead().ready.take() {
-            self.discard(active);
+            self.discard(&active);
         }
     }
 
-    fn discard(&self, active: Active) {
+    fn discard(&self, active: &Active) {
         let segment = active.tail.segment();
         self.segments.release(segment.slot);
         // Should this fail, the next open removes the file.
@@ -430,21 +442,24 @@ impl Shard {
     }
 
     fn create_log_segment(&self, ahead: &mut Ahead, len: u64) -> Result<Active> {
-        if ahead.ids.is_empty() {
-            let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))??;
-            ahead.ids.extend(listed);
-        }
-        let &(id, salt) = ahead.ids.front().expect("some were just listed");
         let sizes = self.sizes(len)?;
-        let path = self.dir.join(caskade_codec::names::segment(id));
-        let file = self.ctx.storage.create(&path).at("create", &path)?;
-        let header = segment::Header {
-            uuid: self.ctx.uuid,
-            shard: self.id,
-            id,
-            role: Role::Log,
-            salt,
+        let (id, salt, path, file) = loop {
+            if ahead.ids.is_empty() {
+                let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))??;
+                ahead.ids.extend(listed);
+            }
+            let &(id, salt) = ahead.ids.front().expect("some were just listed");
+            let path = self.dir.join(caskade_codec::names::segment(id));
+            match self.ctx.storage.create(&path) {
+                // Something that is not ours has the name. It stays, and the id is never used.
+                Err(fault) if fault.kind() == std::io::ErrorKind::AlreadyExists => {
+                    ahead.ids.pop_front();
+                }
+                answer => break (id, salt, path.clone(), answer.at("create", &path)?),
+            }
         };
+        let header =
+            segment::Header { uuid: self.ctx.uuid, shard: self.id, id, role: Role::Log, salt };
         let slot = self.segments.reserve();
         match Tail::create(file, &header, slot, path.clone(), sizes) {
             Ok(tail) => {

@@ -56,20 +56,18 @@ fn classes() -> impl Strategy<Value = Class> {
 
 /// Entries that follow one another, as a segment of this role has them.
 fn entries() -> impl Strategy<Value = (Role, Vec<Entry>)> {
-    let raw = (classes(), 3_u32..1 << 20, any::<u32>(), 1..=u64::MAX, any::<u64>(), 8..1_u64 << 32);
+    let raw = (classes(), 3_u32..1 << 20, any::<u32>(), 1..=u64::MAX);
     (role(), vec(raw, 0..40), 1_u64..1 << 60).prop_map(|(role, raw, first)| {
         let mut offset = 64;
-        let entry = |(index, (class, units, hash, seqno, origin_id, origin_units))| {
+        let entry = |(index, (class, units, hash, seqno))| {
             let at = offset;
             offset += u64::from(units) * 8;
-            let is_copied = role == Role::Merged && Class::is_put(class);
             Entry {
                 offset: at,
                 frame_len: units * 8,
                 class,
                 hash: if class == Class::Other { 0 } else { hash },
                 seqno: Seqno(if role == Role::Log { first + index } else { seqno }),
-                origin: is_copied.then_some((SegmentId(origin_id), origin_units * 8)),
             }
         };
         (role, (0..).zip(raw).map(entry).collect())

@@ -117,21 +117,12 @@ pub(crate) fn binding(header: &segment::Header) -> Binding {
     Binding { uuid: header.uuid, shard: header.shard, id: header.id, role: header.role }
 }
 
-/// What the hint of a segment says. Hashes and origins are made up.
+/// What the hint of a segment says. Hashes are made up.
 pub(crate) fn entries(file: &[u8], header: &segment::Header) -> Vec<Entry> {
     let entry = |(offset, record): (u64, Record<'_>)| {
         let class = Class::of(record.kind, record.expiry.is_some());
         let hash = if class == Class::Other { 0 } else { 0x1357_0000 | record.seqno.0 as u32 };
-        let is_copied = header.role == Role::Merged && class.is_put();
-        let origin = is_copied.then_some((SegmentId(record.seqno.0 / 100), 640 - offset));
-        Entry {
-            offset,
-            frame_len: record.frame_len as u32,
-            class,
-            hash,
-            seqno: record.seqno,
-            origin,
-        }
+        Entry { offset, frame_len: record.frame_len as u32, class, hash, seqno: record.seqno }
     };
     scan(file, header.salt).0.into_iter().map(entry).collect()
 }

@@ -93,10 +93,8 @@ impl Config {
     pub(crate) fn random(rng: &mut Rng) -> Self {
         let segment_bytes_min = *rng.pick(&[400, 512, 1000, 2048, 4096, 16 << 10]);
         let grown = segment_bytes_min << rng.below(5);
-        let mut weights: Vec<(Op, u64)> = OPS
-            .iter()
-            .map(|(op, weight)| (*op, weight * *rng.pick(&[0, 1, 1, 2, 5])))
-            .collect();
+        let mut weights: Vec<(Op, u64)> =
+            OPS.iter().map(|(op, weight)| (*op, weight * *rng.pick(&[0, 1, 1, 2, 5]))).collect();
         weights[0].1 += 20;
         if rng.chance(1, 6) {
             weights.push((Op::Space, 1 + rng.below(10)));

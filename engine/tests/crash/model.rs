@@ -78,7 +78,12 @@ fn apply(state: &mut BTreeMap<Key, Put>, event: &Event) {
 
 impl Model {
     pub(crate) fn new(shards: usize, shard_of: BTreeMap<Key, usize>) -> Self {
-        Self { shards: vec![Shard::default(); shards], shard_of, batches: 0, ghosts: BTreeSet::new() }
+        Self {
+            shards: vec![Shard::default(); shards],
+            shard_of,
+            batches: 0,
+            ghosts: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
@@ -259,12 +264,7 @@ impl Shard {
     }
 
     /// The lengths of prefixes after which the shard looks like this.
-    fn prefixes_like(
-        &self,
-        found: &BTreeMap<Key, Put>,
-        now: u64,
-        model: &Model,
-    ) -> Vec<usize> {
+    fn prefixes_like(&self, found: &BTreeMap<Key, Put>, now: u64, model: &Model) -> Vec<usize> {
         let keys: Vec<&Key> = model
             .shard_of
             .iter()

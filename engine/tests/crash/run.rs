@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use caskade::{Batch, Db, Durability, Error, Expiry, Iter, ScanCursor, Value, Version, WriteOptions};
+use caskade::{
+    Batch, Db, Durability, Error, Expiry, Iter, ScanCursor, Value, Version, WriteOptions,
+};
 use caskade_shard::storage::sim::{CrashEffect, FailedSync, Repeat, Rng, SimDisk};
 
 use crate::config::{Config, INTERVAL_MS, Op};
@@ -106,16 +108,23 @@ impl Run {
     fn new(mut rng: Rng, disk: SimDisk, config: Config, is_loud: bool) -> Outcome<Self> {
         disk.faults().set_allocate_unsupported(config.no_allocate);
         while rng.chance(1, 4) {
-            disk.faults().crash_at_call(disk.faults().calls() + 1 + rng.below(60), CrashEffect::Random);
+            disk.faults()
+                .crash_at_call(disk.faults().calls() + 1 + rng.below(60), CrashEffect::Random);
             drop(config.builder(Path::new(STORE), disk.storage()).open());
-            if rng.chance(1, 2) { disk.power_cut(&mut rng) } else { disk.kill() }
+            if rng.chance(1, 2) {
+                disk.power_cut(&mut rng)
+            } else {
+                disk.kill()
+            }
             disk.faults().clear();
             disk.faults().set_allocate_unsupported(config.no_allocate);
             let _ = disk.crashed();
         }
-        let db = config.builder(Path::new(STORE), disk.storage()).open().map_err(fault("creating"))?;
+        let db =
+            config.builder(Path::new(STORE), disk.storage()).open().map_err(fault("creating"))?;
         let twin = disk.fork();
-        let other = config.builder(Path::new(STORE), twin.storage()).open().map_err(fault("opening"))?;
+        let other =
+            config.builder(Path::new(STORE), twin.storage()).open().map_err(fault("opening"))?;
         let mut shard_of = BTreeMap::new();
         for index in 0..config.keys {
             let key = format!("{index}{}", "x".repeat((index * 7 % 23) as usize)).into_bytes();
@@ -235,7 +244,12 @@ impl Run {
                 })
             }
             Op::Batch => self.batch(),
-            Op::PutIfAbsent | Op::Swap | Op::PutIfVersion | Op::Update | Op::Add | Op::Expire
+            Op::PutIfAbsent
+            | Op::Swap
+            | Op::PutIfVersion
+            | Op::Update
+            | Op::Add
+            | Op::Expire
             | Op::Persist => self.conditional(op),
             Op::Sync => {
                 let mark = self.model.mark();
@@ -522,7 +536,8 @@ impl Run {
             }
             Op::Swap => {
                 let is_right = self.rng.chance(2, 3);
-                let expected = if is_right { old.map(|old| old.value) } else { Some(b"no".to_vec()) };
+                let expected =
+                    if is_right { old.map(|old| old.value) } else { Some(b"no".to_vec()) };
                 let change = if self.rng.chance(1, 4) { vec![(key.clone(), None)] } else { change };
                 let new = change[0].1.as_ref().map(|put| put.value.clone());
                 self.write_as(if is_right { &change } else { unchanged }, is_sync, |db, _| {
@@ -636,11 +651,7 @@ impl Run {
         if !self.disk.exists(Path::new(COPY).join("STORE")) {
             return ensure(!self.copy_is_certain, || "the checkpoint is gone".to_owned());
         }
-        let copy = self
-            .config
-            .builder(Path::new(COPY), self.disk.storage())
-            .read_only(true)
-            .open();
+        let copy = self.config.builder(Path::new(COPY), self.disk.storage()).read_only(true).open();
         let copy = match copy {
             Err(_) if self.has_died() => return Ok(()),
             copy => copy.map_err(fault("opening the checkpoint"))?,
@@ -648,7 +659,12 @@ impl Run {
         let now = self.now();
         let found = observe(&copy, &self.model)?.0;
         let fits = self.copies.iter().any(|state| visible(state, now) == found);
-        ensure(fits, || format!("the checkpoint differs: {}", differences(&visible(&self.copies[0], now), &found)))
+        ensure(fits, || {
+            format!(
+                "the checkpoint differs: {}",
+                differences(&visible(&self.copies[0], now), &found)
+            )
+        })
     }
 
     fn reopen(&mut self) -> Outcome {
@@ -699,7 +715,9 @@ impl Run {
                     let len = self.disk.read_file(&path).map_or(0, |bytes| bytes.len()) as u64;
                     if len > 0 && self.rng.chance(1, 3) {
                         let (offset, bit) = (self.rng.below(len), self.rng.below(8) as u32);
-                        self.say(|| format!("{}: bit {bit} of byte {offset} flips", path.display()));
+                        self.say(|| {
+                            format!("{}: bit {bit} of byte {offset} flips", path.display())
+                        });
                         self.disk.flip_bit(&path, offset, bit).map_err(|e| e.to_string())?;
                     } else {
                         self.say(|| format!("{} is deleted", path.display()));
@@ -790,7 +808,8 @@ impl Run {
         self.model.recover(blow, &found, now).map_err(|text| format!("after {blow:?}: {text}"))?;
         self.say(|| format!("recovered after {blow:?}: {} keys", found.len()));
         for (shard, last) in self.last_seqno.iter_mut().enumerate() {
-            *last = versions.iter().filter(|(s, _)| *s == shard).map(|(_, v)| *v).max().unwrap_or(0);
+            *last =
+                versions.iter().filter(|(s, _)| *s == shard).map(|(_, v)| *v).max().unwrap_or(0);
         }
         if let Some(twin) = twin.filter(|_| is_comparable) {
             self.compare_with_one_recovery(&twin, &found)?;
@@ -871,8 +890,7 @@ impl Run {
     /// Counts agree with a recount. Expired records count until they are cleaned up.
     fn check_counts(&self, db: &Db, expected: &BTreeMap<Key, Put>, now: u64) -> Outcome {
         let bytes = |(key, put): (&Key, &Put)| put.frame_len(key);
-        let (least, least_bytes) =
-            (expected.len() as u64, expected.iter().map(bytes).sum::<u64>());
+        let (least, least_bytes) = (expected.len() as u64, expected.iter().map(bytes).sum::<u64>());
         let ghosts = self.model.ghosts.len() as u64;
         let more = self.model.expired(now).count() as u64 + ghosts;
         let more_bytes = self.model.expired(now).map(bytes).sum::<u64>() + ghosts * 5000;

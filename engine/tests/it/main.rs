@@ -1,4 +1,8 @@
 //! Integration tests of the engine: one binary.
 
 mod basics;
+mod failing_calls;
+mod features;
 mod model;
+mod rig;
+mod scenarios;

@@ -93,12 +93,7 @@ fn apply(
 /// Whether two records with the same hash bits have the same key.
 ///
 /// A record that cannot be read counts as the same: better an error for its key than an older value.
-fn is_same_key(
-    a: &Candidate,
-    b: &Candidate,
-    segments: &SegmentTable,
-    guard: &Guard<'_>,
-) -> bool {
+fn is_same_key(a: &Candidate, b: &Candidate, segments: &SegmentTable, guard: &Guard<'_>) -> bool {
     let frame = |candidate: &Candidate| {
         segments.get(candidate.location.slot(), guard)?.frame(candidate.location.offset()).ok()
     };

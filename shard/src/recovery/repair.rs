@@ -19,7 +19,7 @@ use crate::error::{At, Error, Result};
 use crate::keydir;
 use crate::log_file::LogFile;
 use crate::shard::{Ended, Recovered, Shard};
-use crate::storage::{Access, EntryKind};
+use crate::storage::{Access, DirEntry, EntryKind};
 
 impl ShardScan {
     /// Builds the shard, and repairs its directory unless the store is opened read-only.
@@ -31,12 +31,6 @@ impl ShardScan {
         request.check_stop()?;
         let (mut ended, mut unused) = (VecDeque::new(), VecDeque::new());
         if !request.read_only {
-            // The last life may have ended between a rename and the sync that makes it durable: were
-            // files removed by what the manifest says now, and the old manifest came back, they
-            // would be missing.
-            ctx.storage.sync_dir(&self.dir).map_err(|fault| {
-                ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
-            })?;
             if self.is_cut {
                 self.apply_cut(ctx)?;
             } else if !self.manifest_is_whole {
@@ -129,15 +123,12 @@ impl ShardScan {
                 candidates.append(&mut found.scan.candidates);
             }
         }
-        let (mut keydir, covered) = match self.keydir.take() {
-            Some(loaded) => {
-                self.report.keys_from_snapshot = loaded.keys;
-                (loaded.keydir, Some(loaded.seqno))
-            }
-            None => {
-                let expected = candidates.len() as u64;
-                (keydir::with_capacity(Arc::clone(&ctx.reclaim), expected).0, None)
-            }
+        let (mut keydir, covered) = if let Some(loaded) = self.keydir.take() {
+            self.report.keys_from_snapshot = loaded.keys;
+            (loaded.keydir, Some(loaded.seqno))
+        } else {
+            let expected = candidates.len() as u64;
+            (keydir::with_capacity(Arc::clone(&ctx.reclaim), expected).0, None)
         };
         let guard = ctx.reclaim.enter();
         fold::fold(&mut keydir, candidates, covered, &self.segments, &guard);
@@ -152,6 +143,7 @@ impl ShardScan {
         for scan in self.sealed.iter().filter(|scan| !scan.is_dropped) {
             let sealed = match (&scan.source, scan.entry.sealed()) {
                 (Source::Log(log), Some(before)) if log.end < before.len => {
+                    scan.segment.shrink_readable(log.end);
                     cut_file(ctx, &scan.segment.path, log.end)?;
                     log.tally.finish()
                 }
@@ -202,8 +194,7 @@ impl ShardScan {
         let entries = ctx.storage.list_dir(&self.dir).at("list", &self.dir)?;
         let is_listed = |id: SegmentId| self.manifest.segments.iter().any(|e| e.id == id);
         let is_in_use = |id: SegmentId| {
-            let is_sealed =
-                self.sealed.iter().any(|scan| scan.entry.id == id && !scan.is_dropped);
+            let is_sealed = self.sealed.iter().any(|scan| scan.entry.id == id && !scan.is_dropped);
             let open = self.open.iter().find(|open| open.entry.id == id);
             is_listed(id)
                 && (is_sealed
@@ -211,18 +202,26 @@ impl ShardScan {
                         open.found.as_ref().is_some_and(|f| f.scan.end > HEADER_LEN as u64)
                     }))
         };
-        for entry in entries {
-            let is_leftover = entry.kind == EntryKind::File
+        let is_leftover = |entry: &DirEntry| {
+            entry.kind == EntryKind::File
                 && match FileName::parse(&entry.name) {
                     FileName::Segment(id) => !is_in_use(id),
                     FileName::Hint(id) => !is_listed(id),
                     FileName::Temporary => true,
                     FileName::Manifest | FileName::Keydir | FileName::Unknown => false,
-                };
-            if is_leftover {
-                let path = self.dir.join(&entry.name);
-                ctx.storage.remove(&path).at("remove", &path)?;
-            }
+                }
+        };
+        let leftovers: Vec<_> = entries.iter().filter(|entry| is_leftover(entry)).collect();
+        if !leftovers.is_empty() {
+            // The manifest that disowns them may have got its name just before the last life ended.
+            // Were that undone by a power cut, the older one would miss what is removed here.
+            ctx.storage.sync_dir(&self.dir).map_err(|fault| {
+                ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
+            })?;
+        }
+        for entry in leftovers {
+            let path = self.dir.join(&entry.name);
+            ctx.storage.remove(&path).at("remove", &path)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use caskade_codec::hint::{Binding, Hint};
 use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 use caskade_codec::manifest::{self, Manifest, SegmentEntry, State};
-use caskade_codec::segment::{HEADER_LEN, Role, Sealed};
+use caskade_codec::segment::{self, HEADER_LEN, Role, Sealed};
 use caskade_codec::{FORMAT_VERSION, names};
 use rayon::prelude::*;
 
@@ -98,6 +98,7 @@ impl ShardScan {
         request: &Request<'_>,
         journal: &JournalScan,
     ) -> Result<Self> {
+        span!("recover", shard = id.0);
         let dir = ctx.path.join(names::shard(id));
         let (manifest, manifest_is_whole) = read_manifest(ctx, id, &dir)?;
         let total = manifest.segments.len() as u64;
@@ -105,7 +106,9 @@ impl ShardScan {
         let segments = SegmentTable::new(Arc::clone(&ctx.reclaim));
         let mut report = ShardReport { shard: id.0, ..ShardReport::default() };
         if !manifest_is_whole {
-            report.mended.push(format!("{}: one copy is damaged", dir.join(names::MANIFEST).display()));
+            report
+                .mended
+                .push(format!("{}: one copy is damaged", dir.join(names::MANIFEST).display()));
         }
         let keydir = match LoadedKeydir::read(ctx, &dir, &manifest) {
             Ok(loaded) => loaded,
@@ -214,10 +217,18 @@ impl ShardScan {
             path,
         };
         let segment = Arc::new(Segment::new(identity, map, readable));
+        if let Err(reason) = check_header(ctx, &segment) {
+            let error = segment.corrupt(0, &reason);
+            notes.lose(request, error, self.loss(entry.id, 0, HEADER_LEN as u64, reason))?;
+        }
         if file_len < sealed.len {
             let reason = format!("the file has {file_len} of {} bytes", sealed.len);
             let error = segment.corrupt(file_len, &reason);
-            notes.lose(request, error, self.loss(entry.id, file_len, sealed.len - file_len, reason))?;
+            notes.lose(
+                request,
+                error,
+                self.loss(entry.id, file_len, sealed.len - file_len, reason),
+            )?;
         }
         // Whether a batch above the horizon is whole can only be seen in the records.
         let has_open_batch = sealed.has_batch && sealed.max_seqno > horizon;
@@ -256,7 +267,7 @@ impl ShardScan {
             Role::Log => Order::Dense,
             Role::Merged => Order::Any,
         };
-        let mut scan = log_scan::scan(segment, sealed.len, order, &ctx.hasher);
+        let mut scan = log_scan::scan(segment, segment.published(sealed.len), order, &ctx.hasher);
         // Everything in a sealed segment was durable, so that whatever is bad here is corruption.
         while scan.end < sealed.len {
             let reason = scan.rest.fault.take().unwrap_or_else(|| "zeros".to_owned());
@@ -291,7 +302,7 @@ impl ShardScan {
             .into_par_iter()
             .map(|entry| {
                 request.check_stop()?;
-                let found = self.read_one_open(ctx, &entry, access, journal)?;
+                let found = self.read_one_open(ctx, request, &entry, access, journal)?;
                 request.progress.segments_done.fetch_add(1, Ordering::Relaxed);
                 Ok(OpenScan { entry, found, is_dropped: false })
             })
@@ -302,6 +313,7 @@ impl ShardScan {
     fn read_one_open(
         &self,
         ctx: &Context,
+        request: &Request<'_>,
         entry: &SegmentEntry,
         access: Access,
         journal: &JournalScan,
@@ -311,7 +323,8 @@ impl ShardScan {
             Ok(file) => file,
             // Ids are listed ahead of their use. If data was lost, the numbers have a gap.
             Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
-                let ends = journal.ranges(self.id, entry.id).iter().map(|(at, b)| at + b.len() as u64);
+                let ends =
+                    journal.ranges(self.id, entry.id).iter().map(|(at, b)| at + b.len() as u64);
                 // A header alone is no loss: a segment without records is removed.
                 if ends.max().is_none_or(|end| end <= HEADER_LEN as u64) {
                     return Ok(None);
@@ -337,7 +350,23 @@ impl ShardScan {
             path,
         };
         let segment = Arc::new(Segment::new(identity, map, file_len));
-        let scan = log_scan::scan(&segment, file_len, Order::Dense, &ctx.hasher);
+        let scan = if request.read_only {
+            // A writer may cut the file to its records at any moment, and a mapped byte that is no
+            // longer in the file is a fatal signal. What is read here stays ours.
+            let bytes = read_what_is_there(&*file, file_len).at("read", &segment.path)?;
+            let scan = log_scan::scan(&segment, &bytes, Order::Dense, &ctx.hasher);
+            segment.shrink_readable(scan.end);
+            scan
+        } else {
+            log_scan::scan(&segment, segment.published(file_len), Order::Dense, &ctx.hasher)
+        };
+        // The header came before the first record, and lies in the same sector.
+        if scan.end > HEADER_LEN as u64
+            && let Err(reason) = check_header(ctx, &segment)
+            && request.mode != RecoveryMode::Salvage
+        {
+            return Err(segment.corrupt(0, reason));
+        }
         Ok(Some(OpenFound { segment, file, file_len, scan }))
     }
 
@@ -386,7 +415,8 @@ impl ShardScan {
             if firsts[index + 1..].iter().flatten().next() == Some(&expected) {
                 continue;
             }
-            if let Some(reason) = fault.or_else(|| incomplete.map(|_| "a batch is cut off".into())) {
+            if let Some(reason) = fault.or_else(|| incomplete.map(|_| "a batch is cut off".into()))
+            {
                 broken = Some(Break {
                     index,
                     offset: scan.end,
@@ -518,8 +548,8 @@ impl ShardScan {
         for open in &mut self.open {
             let Some(found) = &mut open.found else { continue };
             if found.scan.last.is_some_and(|last| last >= head.seqno) && !open.is_dropped {
-                let last = found.scan.last.map_or(Seqno::NONE, Seqno::next);
-                self.next_seqno = self.next_seqno.max(last);
+                let behind = found.scan.last.map_or(Seqno::NONE, Seqno::next);
+                self.next_seqno = self.next_seqno.max(behind);
                 if open.entry.id == head.segment {
                     lost += found.scan.end - head.offset;
                     found.scan.cut(&found.segment, head.offset, head.seqno);
@@ -571,6 +601,31 @@ impl SealedNotes {
         self.losses.push(loss);
         if request.mode == RecoveryMode::Salvage { Ok(()) } else { Err(error) }
     }
+}
+
+/// The first `len` bytes of a file, or fewer if it was cut meanwhile.
+fn read_what_is_there(file: &dyn File, len: u64) -> std::io::Result<Vec<u8>> {
+    loop {
+        let mut bytes = vec![0; len.min(file.len()?) as usize];
+        match file.read_exact_at(&mut bytes, 0) {
+            Err(fault) if fault.kind() == std::io::ErrorKind::UnexpectedEof => {}
+            answer => return answer.map(|()| bytes),
+        }
+    }
+}
+
+/// Whether the file is the segment that the manifest means.
+fn check_header(ctx: &Context, segment: &Segment) -> std::result::Result<(), String> {
+    let header = segment::Header::decode(segment.published(HEADER_LEN as u64))
+        .map_err(|fault| format!("the segment's header: {fault}"))?;
+    let expected = segment::Header {
+        uuid: ctx.uuid,
+        shard: segment.shard,
+        id: segment.id,
+        role: segment.role,
+        salt: segment.salt,
+    };
+    if header == expected { Ok(()) } else { Err("the file is another segment".to_owned()) }
 }
 
 /// Writes what the journal holds of a segment to where it belongs, where it is missing.

@@ -63,8 +63,9 @@ impl LoadedKeydir {
             let entry = manifest.segments.iter().find(|entry| entry.id == segment.id);
             match entry.map(|entry| entry.sealed().map(|sealed| sealed.len)) {
                 Some(Some(len)) if len == segment.len => {
-                    let &caskade_codec::snapshot::Segment { slot, live_bytes, live_records, .. } =
-                        segment;
+                    let &caskade_codec::snapshot::Segment {
+                        slot, live_bytes, live_records, ..
+                    } = segment;
                     covered.insert(segment.id, Covered { slot, live_bytes, live_records });
                 }
                 Some(_) => return Err(format!("segment {} has another length", segment.id)),
