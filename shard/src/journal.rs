@@ -135,6 +135,7 @@ impl Journal {
     /// Goes over to the other file.
     fn start_turn(&mut self, ctx: &Context) -> Result<bool> {
         let next = 1 - self.current;
+        let Ok(salt) = ctx.salt() else { return Ok(false) };
         // What the file held so far must stand in the segments before it is written over.
         for (_, (file, end)) in self.files[next].pending.drain() {
             file.sync_to(ctx, end)?;
@@ -150,7 +151,7 @@ impl Journal {
                 }
             },
         };
-        let header = Header { uuid: ctx.uuid, turn: self.next_turn, salt: ctx.salt()? };
+        let header = Header { uuid: ctx.uuid, turn: self.next_turn, salt };
         if file.write_all_at(&header.encode(), 0).is_err() {
             self.is_out_of_use = true;
             return Ok(false);
