@@ -222,6 +222,7 @@ fn file_names() -> Vec<Vec<u8>> {
     let final_names = [
         names::STORE.to_owned(),
         names::LOCK.to_owned(),
+        names::RESERVE.to_owned(),
         names::MANIFEST.to_owned(),
         names::KEYDIR.to_owned(),
         names::journal(0),

@@ -159,6 +159,19 @@ impl Shard {
         self.merge_segments(&ids, around)
     }
 
+    /// Merges the sealed segments that `choose` picks, whether it pays or not. For tests: whatever
+    /// the policy may ever choose must be right.
+    pub fn merge_chosen(
+        &self,
+        around: &dyn Surroundings,
+        choose: &mut dyn FnMut(SegmentId) -> bool,
+    ) -> Result<Outcome> {
+        let _upkeep = self.upkeep();
+        let mut ids: Vec<_> = self.sealed_inputs(None).iter().map(|i| i.segment.id).collect();
+        ids.retain(|id| choose(*id));
+        if ids.is_empty() { Ok(Outcome::default()) } else { self.merge_segments(&ids, around) }
+    }
+
     fn sealed_inputs(&self, ids: Option<&[SegmentId]>) -> Vec<Input> {
         let guard = self.ctx.reclaim.enter();
         let segments = self.segments.all(&guard);
@@ -212,6 +225,7 @@ impl Shard {
     }
 
     fn merge_segments(&self, ids: &[SegmentId], around: &dyn Surroundings) -> Result<Outcome> {
+        span!("merge", shard = self.id.0, segments = ids.len());
         let inputs = self.sealed_inputs(Some(ids));
         let mut product = Product::default();
         let copied = self.copy(&inputs, &mut product, around).and_then(|()| {
@@ -220,7 +234,11 @@ impl Shard {
             self.commit(&inputs, entries)
         });
         if let Err(error) = copied {
-            self.abandon(product);
+            // After a failed sync nobody knows which manifest a power cut leaves: it may name the
+            // outputs. The next open removes what is not needed.
+            if !self.ctx.poison.is_latched() {
+                self.abandon(product);
+            }
             return Err(error);
         }
         let (outputs, copied_bytes) = self.install(&inputs, product);

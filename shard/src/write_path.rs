@@ -328,6 +328,11 @@ impl Locked<'_> {
         self.writer.log.unsettled
     }
 
+    /// Ties this shard's horizon to those of other shards.
+    pub(crate) fn keep_unsettled(&mut self, shards: ShardSet) {
+        self.writer.log.unsettled = self.writer.log.unsettled.union(shards);
+    }
+
     /// Where the log ends, for a sync of this shard with all that it is entangled with.
     pub fn cut_for_sync(&mut self) -> Cut {
         self.writer.log.entangled = ShardSet::default();
@@ -359,6 +364,7 @@ impl Log {
 
     #[cold]
     fn rotate(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
+        span!("rotate", shard = shard.id.0);
         let mut next = shard.take_ahead(len, spare)?;
         if let Err(error) = next.tail.make_ready(len, spare) {
             shard.ahead().ready = Some(next);

@@ -2,5 +2,7 @@
 
 mod basics;
 mod failing_calls;
+mod features;
 mod rig;
 mod scenarios;
+mod stress;
