@@ -6,3 +6,4 @@ mod features;
 mod model;
 mod rig;
 mod scenarios;
+mod stress;
