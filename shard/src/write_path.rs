@@ -361,9 +361,9 @@ impl Active {
         len: usize,
         fill: impl FnOnce(u64, &mut [u8]),
     ) -> Result<u64> {
-        self.tail.write(len, fill).map_err(|error| {
-            if self.tail.is_unsure() { ctx.poison.latch(error) } else { error }
-        })
+        self.tail
+            .write(len, fill)
+            .map_err(|error| if self.tail.is_unsure() { ctx.poison.latch(error) } else { error })
     }
 }
 
