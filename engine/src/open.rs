@@ -21,6 +21,7 @@ use caskade_shard::error::At;
 use caskade_shard::journal::JournalScan;
 use caskade_shard::reclaim::Reclaim;
 use caskade_shard::recovery::{Progress, Request, ShardScan, resolve_batches};
+use caskade_shard::span;
 use caskade_shard::storage::{Access, EntryKind, LockFault, LockGuard, Storage};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rayon::prelude::*;
@@ -32,6 +33,7 @@ use crate::{Error, Result};
 
 /// Opens or creates the store, and answers it with the channel of its background events.
 pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
+    span!("open", path = options.path.to_string_lossy().as_ref());
     let storage = Arc::clone(&options.storage);
     let begun = storage.monotonic();
     let lock = prepare_directory(&options)?;
@@ -50,7 +52,7 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
         return Err(Error::ShardCount { stored: meta.shards, asked });
     }
     let ctx = Arc::new(context(&options, &meta, events));
-    let (shards, mut report, next_turn) = recover(&ctx, &options)?;
+    let (shards, mut report, next_turn) = recover_beside_writer(&ctx, &options)?;
     report.elapsed = storage.monotonic().saturating_sub(begun);
     let committer = Committer::new(Arc::clone(&ctx), &shards, next_turn);
     Ok((Store::new(ctx, shards, committer, options, report, lock), receiver))
@@ -72,10 +74,6 @@ fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
                 }
                 _ => {}
             }
-            if let Some(parent) = path.parent() {
-                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-                storage.sync_dir(parent).at("sync", parent)?;
-            }
         }
         Err(fault) if fault.kind() == io::ErrorKind::NotADirectory => {
             let reason = "it is a file, not a directory";
@@ -87,10 +85,26 @@ fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
         return Ok(None);
     }
     let file = path.join(names::LOCK);
-    storage.lock(&file).map(Some).map_err(|fault| match fault {
+    let lock = storage.lock(&file).map_err(|fault| match fault {
         LockFault::Held { pid } => Error::Locked { path: path.clone(), pid },
         LockFault::Io(fault) => Error::io("lock", &file, fault),
-    })
+    })?;
+    make_names_durable(storage, path)?;
+    Ok(Some(lock))
+}
+
+/// Syncs the names of the store's directory and of what is in it. An earlier life may have created
+/// them and died before it could: what is built on them must not lose its ground.
+fn make_names_durable(storage: &dyn Storage, path: &Path) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match storage.sync_dir(parent) {
+            // A store may lie in a directory that its user must not read.
+            Err(fault) if fault.kind() == io::ErrorKind::PermissionDenied => {}
+            answer => answer.at("sync", parent)?,
+        }
+    }
+    storage.sync_dir(path).at("sync", path)
 }
 
 fn read_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<StoreMeta>> {
@@ -189,6 +203,21 @@ fn context(options: &Builder, meta: &StoreMeta, events: Sender<Event>) -> Contex
         poison: Poison::default(),
         config: options.config.clone(),
         events,
+    }
+}
+
+/// How often a read-only open begins anew when a writer's merge removed a segment under its eyes.
+const READ_ONLY_TRIES: usize = 50;
+
+/// Recovers; beside a living writer as often as its merges get in the way.
+fn recover_beside_writer(ctx: &Arc<Context>, options: &Builder) -> Result<Recovered> {
+    let mut tries = if options.read_only { READ_ONLY_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match recover(ctx, options) {
+            Err(Error::MissingSegment { .. }) if tries > 0 => {}
+            answer => return answer,
+        }
     }
 }
 

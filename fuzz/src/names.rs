@@ -29,6 +29,7 @@ pub fn names(data: &[u8]) {
         (names::journal(journal), StoreName::Journal(journal)),
         (names::STORE.to_owned(), StoreName::Store),
         (names::LOCK.to_owned(), StoreName::Lock),
+        (names::RESERVE.to_owned(), StoreName::Reserve),
     ];
     for (name, expected) in in_store {
         assert_eq!(StoreName::parse(name.as_ref()), expected);

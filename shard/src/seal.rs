@@ -33,6 +33,7 @@ impl Shard {
         if ended.is_empty() {
             return Ok(0);
         }
+        span!("seal", shard = self.id.0, segments = ended.len());
         let mut sealed = Vec::with_capacity(ended.len());
         for ended in &ended {
             sealed.push((ended.file.segment.id, self.seal(ended)?));

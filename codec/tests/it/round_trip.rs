@@ -126,7 +126,14 @@ proptest! {
     }
 
     #[test]
-    fn payloads(coordinator in any::<u16>(), parts in 1..=u16::MAX, ops in any::<u32>(), seqno in 1..=u64::MAX, len in any::<u64>()) {
+    fn payloads(
+        coordinator in 0..names::SHARDS_MAX,
+        parts in 1..=names::SHARDS_MAX,
+        ops in 0_u32..=1 << 30,
+        seqno in 1..=u64::MAX,
+        units in 3_u64 << 30..=SEGMENT_LEN_MAX / 8,
+    ) {
+        let len = units * 8;
         let part = BatchPart {
             coordinator: ShardId(coordinator),
             parts,

@@ -1,3 +1,9 @@
 //! Integration tests of the engine: one binary.
 
 mod basics;
+mod failing_calls;
+mod features;
+mod model;
+mod rig;
+mod scenarios;
+mod stress;

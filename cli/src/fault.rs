@@ -1,0 +1,126 @@
+//! What ends a command early: the message, the advice and the exit code.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use caskade::Error;
+
+/// What a command answers.
+pub(crate) type Outcome<T = ()> = Result<T, Fault>;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The store's own error.
+    Store(Error),
+    /// What was asked for makes no sense.
+    Usage(String),
+    /// Data is damaged; the command has listed where.
+    Damaged(String),
+    /// The system refused something outside the store.
+    System { action: String, source: io::Error },
+    /// Ctrl-C.
+    Interrupted,
+    /// Nobody reads stdout any more, as with `caskade scan … | head`.
+    PipeClosed,
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        if matches!(error, Error::Stopped) { Self::Interrupted } else { Self::Store(error) }
+    }
+}
+
+/// Errors without a context come from writing to stdout.
+impl From<io::Error> for Fault {
+    fn from(source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::BrokenPipe {
+            Self::PipeClosed
+        } else {
+            Self::System { action: "write to stdout".to_owned(), source }
+        }
+    }
+}
+
+impl Fault {
+    /// A refusal of the system, while doing `action` to `path`.
+    pub(crate) fn system(action: &str, path: &Path, source: io::Error) -> Self {
+        Self::System { action: format!("{action} {}", path.display()), source }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::PipeClosed => 0,
+            Self::Usage(_) => 2,
+            Self::Damaged(_) => 3,
+            Self::System { .. } => 5,
+            Self::Interrupted => 130,
+            Self::Store(error) => code_of(error),
+        }
+    }
+
+    /// Says what happened on stderr, and answers the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        let message = match self {
+            Self::PipeClosed => return ExitCode::from(self.code()),
+            Self::Usage(message) | Self::Damaged(message) => message.clone(),
+            Self::System { action, source } => format!("{action}: {source}"),
+            Self::Interrupted => "interrupted".to_owned(),
+            Self::Store(error) => error.to_string(),
+        };
+        let mut stderr = io::stderr().lock();
+        // Where even stderr is gone there is nobody left to tell.
+        let _ = writeln!(stderr, "caskade: {message}");
+        if let Self::Store(error) = self
+            && let Some(advice) = advice(error)
+        {
+            let _ = writeln!(stderr, "  {advice}");
+        }
+        ExitCode::from(self.code())
+    }
+}
+
+fn code_of(error: &Error) -> u8 {
+    match error {
+        Error::Corrupt { .. } | Error::Damaged { .. } | Error::MissingSegment { .. } => 3,
+        Error::Locked { .. } => 4,
+        Error::NotAStore { .. }
+        | Error::UnknownFormat { .. }
+        | Error::ShardCount { .. }
+        | Error::KeyTooLarge { .. }
+        | Error::ValueTooLarge { .. }
+        | Error::BatchTooLarge { .. }
+        | Error::InvalidOption { .. }
+        | Error::NotACounter { .. }
+        | Error::Compression { .. } => 2,
+        _ => 5,
+    }
+}
+
+/// What to do about it, where that is not plain.
+fn advice(error: &Error) -> Option<&'static str> {
+    Some(match error {
+        Error::Corrupt { .. } => {
+            "Other keys stay readable. `caskade verify` lists every damaged place; keep the files."
+        }
+        Error::Damaged { .. } | Error::MissingSegment { .. } => {
+            "Keep the files as they are, and go back to a backup: `caskade backup` makes them."
+        }
+        Error::Locked { .. } => {
+            "Stop that process, or read only: get, scan, count, stats and verify need no lock."
+        }
+        Error::NotAStore { .. } => "Is the path right? `caskade put --create` makes a new store.",
+        Error::UnknownFormat { .. } => "A newer version of caskade wrote it; use that one.",
+        Error::NoSpace { .. } => {
+            "Nothing of the write was kept. Make space and try again; `caskade compact` may help."
+        }
+        Error::NeedsRecovery { .. } => {
+            "`caskade recover` does that. (Reading commands never write to a store.)"
+        }
+        Error::Poisoned { .. } | Error::Indeterminate { .. } => {
+            "The disk reported a failure; look at the system's log before you go on."
+        }
+        _ => return None,
+    })
+}

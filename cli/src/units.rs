@@ -1,0 +1,89 @@
+//! Numbers for people.
+
+use std::time::Duration;
+
+/// `1234567` as `1,234,567`.
+pub(crate) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1536` as `1.5 KiB`.
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut value = as_f64(n);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{} {}", three_digits(value), UNITS[unit]) }
+}
+
+/// A rate of operations: `1.53 M/s`.
+pub(crate) fn rate(n: u64, elapsed: Duration) -> String {
+    let value = per_second(n, elapsed);
+    match value {
+        v if v >= 1e6 => format!("{} M/s", three_digits(v / 1e6)),
+        v if v >= 1e4 => format!("{} k/s", three_digits(v / 1e3)),
+        v => format!("{v:.0} /s"),
+    }
+}
+
+/// Operations a second.
+pub(crate) fn per_second(n: u64, elapsed: Duration) -> f64 {
+    as_f64(n) / elapsed.as_secs_f64().max(1e-9)
+}
+
+/// `1234 ns` as `1.23 µs`.
+pub(crate) fn time(elapsed: Duration) -> String {
+    let ns = elapsed.as_secs_f64() * 1e9;
+    match ns {
+        v if v < 1e3 => format!("{v:.0} ns"),
+        v if v < 1e6 => format!("{} µs", three_digits(v / 1e3)),
+        v if v < 1e9 => format!("{} ms", three_digits(v / 1e6)),
+        v => format!("{} s", three_digits(v / 1e9)),
+    }
+}
+
+/// Of what is counted here, 2^53 are never reached.
+#[expect(clippy::cast_precision_loss, reason = "for people to read")]
+pub(crate) fn as_f64(n: u64) -> f64 {
+    n as f64
+}
+
+fn three_digits(value: f64) -> String {
+    match value {
+        v if v < 9.995 => format!("{v:.2}"),
+        v if v < 99.95 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1_000), "1,000");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.50 KiB");
+        assert_eq!(bytes(300 << 20), "300 MiB");
+        assert_eq!(time(Duration::from_nanos(999)), "999 ns");
+        assert_eq!(time(Duration::from_nanos(1_234)), "1.23 µs");
+        assert_eq!(time(Duration::from_millis(61_500)), "61.5 s");
+        assert_eq!(rate(1_530_000, Duration::from_secs(1)), "1.53 M/s");
+        assert_eq!(rate(9_000, Duration::from_secs(2)), "4500 /s");
+    }
+}
