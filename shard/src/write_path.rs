@@ -17,7 +17,7 @@ use crate::error::{At, Error, Result};
 use crate::keydir::Snapshot;
 use crate::location::Location;
 use crate::log_file::{Cut, LogFile, ShardSet};
-use crate::read_path::{Found, Probe};
+use crate::read_path::{Damage, Found, Probe};
 use crate::segment::{Segment, Sizes, Tail};
 use crate::shard::{Active, Ahead, Ended, Log, Shard, Writer};
 
@@ -71,7 +71,7 @@ pub enum Old<'g> {
     /// This one; its checksum is not verified yet, and it may be expired.
     Record(Found<'g>),
     /// One that cannot be read.
-    Damaged(Error),
+    Damaged(Damage<'g>),
 }
 
 /// The shard's writer lock, held.
@@ -156,7 +156,7 @@ impl Locked<'_> {
                 Probe::Match(found) => old = Old::Record(found),
                 Probe::Other => return false,
                 // Its hash bits are the key's: the change takes its place.
-                Probe::Damaged(error) => old = Old::Damaged(error),
+                Probe::Damaged(damage) => old = Old::Damaged(damage),
             }
             true
         });
