@@ -249,7 +249,7 @@ proptest! {
         turn in any::<u64>(),
         salt in any::<u32>(),
         first in 0..u64::MAX / 2,
-        groups in vec(vec((0_u16..256, any::<u64>(), any::<u64>(), bytes(700)), 1..5), 0..5),
+        groups in vec(vec((0_u16..256, any::<u64>(), 0..1_u64 << 34, bytes(700)), 1..5), 0..5),
     ) {
         let header = journal::Header { uuid: samples::UUID, turn, salt };
         let mut file = header.encode().to_vec();
