@@ -2,6 +2,7 @@
 
 mod basics;
 mod failing_calls;
+mod faults;
 mod features;
 mod model;
 mod rig;
