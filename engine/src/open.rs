@@ -20,7 +20,7 @@ use caskade_shard::context::{Context, Event, Poison};
 use caskade_shard::error::At;
 use caskade_shard::journal::JournalScan;
 use caskade_shard::reclaim::Reclaim;
-use caskade_shard::recovery::{Progress, Request, ShardScan, resolve_batches};
+use caskade_shard::recovery::{Progress, RecoveryMode, Request, ShardScan, resolve_batches};
 use caskade_shard::span;
 use caskade_shard::storage::{Access, EntryKind, LockFault, LockGuard, Storage};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -38,13 +38,13 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
     let begun = storage.monotonic();
     let lock = prepare_directory(&options)?;
     let (events, receiver) = unbounded();
-    let meta = match read_meta(&*storage, &options.path)? {
-        Some(meta) => meta,
+    let (meta, is_whole) = match read_meta(&*storage, &options.path)? {
+        Some(found) => found,
         None if options.read_only || !options.create => {
             let reason = "the STORE file is missing";
             return Err(Error::NotAStore { path: options.path.clone(), reason });
         }
-        None => create(&options, &events)?,
+        None => (create(&options, &events)?, true),
     };
     if let Some(asked) = options.shards
         && asked != meta.shards
@@ -52,7 +52,17 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
         return Err(Error::ShardCount { stored: meta.shards, asked });
     }
     let ctx = Arc::new(context(&options, &meta, events));
+    let store_file = options.path.join(names::STORE);
+    if !is_whole && options.recovery == RecoveryMode::Strict {
+        return Err(Error::Damaged { path: store_file, reason: "one copy is damaged".to_owned() });
+    }
     let (shards, mut report, next_turn) = recover_beside_writer(&ctx, &options)?;
+    if !is_whole {
+        report.mended.push(format!("{}: one copy is damaged", store_file.display()));
+        if !options.read_only {
+            catalog::replace_file(&ctx, &options.path, names::STORE, &meta.encode())?;
+        }
+    }
     report.elapsed = storage.monotonic().saturating_sub(begun);
     let committer = Committer::new(Arc::clone(&ctx), &shards, next_turn);
     Ok((Store::new(ctx, shards, committer, options, report, lock), receiver))
@@ -107,7 +117,8 @@ fn make_names_durable(storage: &dyn Storage, path: &Path) -> Result<()> {
     storage.sync_dir(path).at("sync", path)
 }
 
-fn read_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<StoreMeta>> {
+/// What the store's file says, and whether both of its copies are as they were written.
+fn read_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<(StoreMeta, bool)>> {
     let path = dir.join(names::STORE);
     let file = match storage.open(&path, Access::Read) {
         Ok(file) => file,
@@ -119,7 +130,7 @@ fn read_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<StoreMeta>> {
     let mut bytes = vec![0; len.min(1 << 20) as usize];
     file.read_exact_at(&mut bytes, 0).at("read", &path)?;
     match StoreMeta::decode(&bytes) {
-        Ok((meta, _)) => Ok(Some(meta)),
+        Ok((meta, copies)) => Ok(Some((meta, copies.are_intact()))),
         Err(meta::Fault::Version(found)) => {
             Err(Error::UnknownFormat { path, found, supported: FORMAT_VERSION })
         }

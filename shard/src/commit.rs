@@ -107,9 +107,12 @@ impl Committer {
             let done = Finish { committer: self };
             let outcome = self.commit(shards, wanted);
             drop(done);
-            outcome.map_err(|error| match error {
-                Error::Poisoned { cause } => Error::Indeterminate { cause },
-                error => error,
+            // The write stands in the log, whatever kept it from being made durable.
+            outcome.map_err(|error| Error::Indeterminate {
+                cause: match error {
+                    Error::Poisoned { cause } => cause,
+                    error => error.to_string().into(),
+                },
             })?;
             queue = lock(&self.queue);
         }

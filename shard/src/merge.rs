@@ -234,11 +234,7 @@ impl Shard {
             self.commit(&inputs, entries)
         });
         if let Err(error) = copied {
-            // After a failed sync nobody knows which manifest a power cut leaves: it may name the
-            // outputs. The next open removes what is not needed.
-            if !self.ctx.poison.is_latched() {
-                self.abandon(product);
-            }
+            self.abandon(product);
             return Err(error);
         }
         let (outputs, copied_bytes) = self.install(&inputs, product);
@@ -450,9 +446,12 @@ impl Shard {
         for output in product.outputs {
             let segment = output.tail.segment();
             self.segments.release(segment.slot);
-            // What stays is removed by the next open.
-            let _ = self.ctx.storage.remove(&segment.path);
-            let _ = self.ctx.storage.remove(&self.dir.join(names::hint(segment.id)));
+            // A sync that failed may have come after the manifest was renamed: then the one on disk
+            // names the outputs. The next open knows, and removes them if they are not needed.
+            if !self.ctx.poison.is_latched() {
+                let _ = self.ctx.storage.remove(&segment.path);
+                let _ = self.ctx.storage.remove(&self.dir.join(names::hint(segment.id)));
+            }
         }
     }
 

@@ -52,6 +52,8 @@ impl Shard {
         if ahead.ids.len() < OPEN_AHEAD / 2 {
             let listed = publish(ahead.ids.len())?;
             ahead.ids.extend(listed);
+            // Before the writer's lock is taken: its holder may be waiting for this one.
+            drop(ahead);
         } else {
             drop(ahead);
             publish(OPEN_AHEAD)?;

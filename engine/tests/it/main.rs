@@ -2,6 +2,9 @@
 
 mod basics;
 mod failing_calls;
+mod faults;
 mod features;
+mod model;
 mod rig;
 mod scenarios;
+mod stress;
