@@ -7,12 +7,14 @@ use bench::measure::Clock;
 pub(crate) const USAGE: &str = "\
 usage: bench accept [OPTIONS]   loads, reads, reopens; each figure beside its target
        bench churn [OPTIONS]    overwrites, and watches space and stalls
+       bench profile [OPTIONS]  one operation over and over, for a profiler
 
   --keys N      keys to load (accept: 2000000, churn: 1000000)
   --ops N       overwrites (churn: 40000000)
   --reps N      repetitions of each measurement (accept: 5)
   --clock CLOCK accept: wall, or processor: the threads' own time, for a busy machine
-  --only PART   accept: load, get, memory, reopen or durable alone
+  --only PART   accept: load, get, memory, reopen or durable alone;
+                profile: get_into, get, absent, get_many or put
   --dir DIR     where the stores go (default: the temporary directory)
   --json FILE   where the figures go (default: bench-accept.json, bench-churn.json)
 
@@ -23,6 +25,7 @@ The exit status is 1 if a target is missed.";
 pub(crate) enum Command {
     Accept,
     Churn,
+    Profile,
     /// A step that needs a process of its own; started by this program itself.
     Child(String),
 }
@@ -46,6 +49,7 @@ impl Args {
         let command = match args.next().as_deref() {
             Some("accept") => Command::Accept,
             Some("churn") => Command::Churn,
+            Some("profile") => Command::Profile,
             Some("child") => Command::Child(args.next().ok_or("child: what?")?),
             Some(other) => return Err(format!("unknown command {other:?}")),
             None => return Err("no command".to_owned()),

@@ -4,6 +4,7 @@ mod accept;
 mod args;
 mod child;
 mod churn;
+mod profile;
 mod report;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let outcome = match &args.command {
         Command::Accept => accept::run(&args).and_then(|report| report.finish(&args)),
         Command::Churn => churn::run(&args).and_then(|report| report.finish(&args)),
+        Command::Profile => profile::run(&args).map(|()| true),
         Command::Child(what) => child::run(what, &args).map(|()| true),
     };
     match outcome {

@@ -375,6 +375,9 @@ impl Entries<'_> {
             }
             Role::Merged => {
                 let difference = bytes::unzigzag(self.reader.varint().ok_or(SHORT)?);
+                if offset == segment::HEADER_LEN as u64 && difference != 0 {
+                    return Err(Fault::Field("first seqno"));
+                }
                 self.seqno = self.seqno.wrapping_add(difference.cast_unsigned());
                 if !(self.min_seqno.0..=self.max_seqno.0).contains(&self.seqno) {
                     return Err(Fault::Field("seqno"));

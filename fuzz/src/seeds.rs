@@ -41,7 +41,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("manifest", twin(&manifest(&sealed))),
         ("snapshot", both(&[], &[], &[&keydir()])),
         ("store_meta", twin(&store())),
-        ("journal", both(&[], &[], &[&journal_file(log)])),
+        ("journal", journals(&journal_file(log))),
         ("names", file_names()),
     ]
 }
@@ -215,6 +215,25 @@ fn journal_file(log: &[u8]) -> Vec<u8> {
         file.extend_from_slice(group);
     }
     file
+}
+
+/// The file, and instructions for groups of one range: nothing or a byte behind it, nothing or a byte
+/// in its padding.
+fn journals(file: &[u8]) -> Vec<Vec<u8>> {
+    const HEADER: [u8; 7] = [1, 0, 2, 3, 3, 3, 3];
+    const NUMBER: [u8; 2] = [0, 1];
+    const RANGES_AND_STEP: [u8; 2] = [1, 0];
+    const RANGE_LEN_AT: usize = 4;
+    let mut inputs = both(&[], &[], &[file]);
+    for (range_len, behind) in [(0, [0, 0]), (0, [1, 0]), (1, [1, 0]), (1, [1, 1])] {
+        let mut range_head = [0; journal::RANGE_HEAD_LEN];
+        range_head[RANGE_LEN_AT] = range_len;
+        let range = [range_head.as_slice(), &behind].concat();
+        let body = [&[range.len() as u8], range.as_slice()].concat();
+        let head = [HEADER.as_slice(), &NUMBER, &RANGES_AND_STEP].concat();
+        inputs.push(with_head(MENDED, &head, &body));
+    }
+    inputs
 }
 
 fn file_names() -> Vec<Vec<u8>> {

@@ -234,11 +234,7 @@ impl Shard {
             self.commit(&inputs, entries)
         });
         if let Err(error) = copied {
-            // After a failed sync nobody knows which manifest a power cut leaves: it may name the
-            // outputs. The next open removes what is not needed.
-            if !self.ctx.poison.is_latched() {
-                self.abandon(product);
-            }
+            self.abandon(product);
             return Err(error);
         }
         let (outputs, copied_bytes) = self.install(&inputs, product);

@@ -126,7 +126,14 @@ proptest! {
     }
 
     #[test]
-    fn payloads(coordinator in any::<u16>(), parts in 1..=u16::MAX, ops in any::<u32>(), seqno in 1..=u64::MAX, len in any::<u64>()) {
+    fn payloads(
+        coordinator in 0..names::SHARDS_MAX,
+        parts in 1..=names::SHARDS_MAX,
+        ops in 0_u32..=1 << 30,
+        seqno in 1..=u64::MAX,
+        units in 3_u64 << 30..=SEGMENT_LEN_MAX / 8,
+    ) {
+        let len = units * 8;
         let part = BatchPart {
             coordinator: ShardId(coordinator),
             parts,
@@ -242,7 +249,7 @@ proptest! {
         turn in any::<u64>(),
         salt in any::<u32>(),
         first in 0..u64::MAX / 2,
-        groups in vec(vec((0_u16..256, any::<u64>(), any::<u64>(), bytes(700)), 1..5), 0..5),
+        groups in vec(vec((0_u16..256, any::<u64>(), 0..1_u64 << 34, bytes(700)), 1..5), 0..5),
     ) {
         let header = journal::Header { uuid: samples::UUID, turn, salt };
         let mut file = header.encode().to_vec();

@@ -27,6 +27,7 @@
 
 mod config;
 mod model;
+mod regressions;
 mod run;
 
 use std::ops::Range;

@@ -121,14 +121,6 @@ impl Model {
             parts.entry(self.shard_of[&change.0]).or_default().push(change);
         }
         self.batches += 1;
-        for (_, changes) in &parts {
-            for (key, put) in changes {
-                // A delete of what is not there may write nothing.
-                if put.is_some() {
-                    self.ghosts.remove(key);
-                }
-            }
-        }
         let batch = (parts.len() > 1).then_some(self.batches);
         let touched = parts.keys().copied().collect();
         for (shard, changes) in parts {
@@ -199,7 +191,7 @@ impl Model {
             }
         }
         for ((shard, kept), fits) in self.shards.iter_mut().zip(chosen).zip(fits) {
-            for event in &shard.events[fits[0]..kept] {
+            for event in &shard.events[fits[0].min(kept)..] {
                 self.ghosts.extend(event.changes.iter().map(|(key, _)| key.clone()));
             }
             shard.settle(blow, kept);

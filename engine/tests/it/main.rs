@@ -4,6 +4,7 @@ mod basics;
 mod failing_calls;
 mod faults;
 mod features;
+mod model;
 mod rig;
 mod scenarios;
 mod stress;

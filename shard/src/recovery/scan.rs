@@ -276,6 +276,12 @@ impl ShardScan {
             let bytes = next - at;
             notes.lose(request, error, self.loss(entry.id, at, bytes, reason))?;
         }
+        if notes.losses.is_empty() && scan.tally.finish() != *sealed {
+            let at = HEADER_LEN as u64;
+            let reason = "its records are not those that were sealed".to_owned();
+            let error = segment.corrupt(at, &reason);
+            notes.lose(request, error, self.loss(entry.id, at, sealed.len - at, reason))?;
+        }
         Ok(scan)
     }
 
