@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use caskade::{Background, Db, Error};
 
-use crate::rig::{HOME, Pairs, Rig, contents, tiny};
+use crate::rig::{Pairs, Rig, contents, tiny};
 
 /// Environment variables for the child processes of these tests.
 const CHILD_HOME: &str = "CASKADE_TEST_CHILD_HOME";
@@ -232,8 +232,6 @@ fn closed_handles_answer_errors() {
 /// A panic on the maintenance thread: the store is poisoned, and says so.
 #[test]
 fn a_panic_in_the_background_poisons() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = dir.path().join("db");
     let mut rig = Rig::with(
         tiny(1)
             .background(Background::Thread)
@@ -263,11 +261,4 @@ fn a_panic_in_the_background_poisons() {
     rig.builder = tiny(1);
     rig.open();
     rig.prove();
-    drop(home);
-}
-
-#[test]
-fn the_home_of_the_simulated_store_is_where_it_should_be() {
-    let rig = Rig::new();
-    assert_eq!(rig.db().path(), Path::new(HOME));
 }
