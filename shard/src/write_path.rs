@@ -361,9 +361,9 @@ impl Active {
         len: usize,
         fill: impl FnOnce(u64, &mut [u8]),
     ) -> Result<u64> {
-        self.tail.write(len, fill).map_err(|error| {
-            if self.tail.is_unsure() { ctx.poison.latch(error) } else { error }
-        })
+        self.tail
+            .write(len, fill)
+            .map_err(|error| if self.tail.is_unsure() { ctx.poison.latch(error) } else { error })
     }
 }
 
@@ -445,7 +445,7 @@ impl Shard {
         let sizes = self.sizes(len)?;
         let (id, salt, path, file) = loop {
             if ahead.ids.is_empty() {
-                let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))??;
+                let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))?;
                 ahead.ids.extend(listed);
             }
             let &(id, salt) = ahead.ids.front().expect("some were just listed");
