@@ -25,6 +25,16 @@
 //! CASKADE_FOREVER=1 cargo test --release -p caskade --test crash -- --nocapture
 //! ```
 
+#![expect(
+    clippy::format_push_string,
+    clippy::format_collect,
+    clippy::too_many_lines,
+    clippy::needless_pass_by_value,
+    clippy::single_match_else,
+    clippy::struct_excessive_bools,
+    reason = "texts of failures are made once, and a list of operations reads best in one place"
+)]
+
 mod config;
 mod model;
 mod regressions;
