@@ -48,7 +48,7 @@ fn child_that_holds_a_store() {
     let db = Db::open(&home).unwrap();
     db.put(b"k", b"from the child").unwrap();
     std::fs::write(Path::new(&home).with_extension("ready"), "").unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(600));
+    std::thread::sleep(std::time::Duration::from_mins(10));
 }
 
 #[test]
@@ -105,12 +105,12 @@ fn a_read_only_open_writes_nothing() {
         all
     };
     let before = listing();
-    let modes = |dir: u32| {
+    let permit = |bits: u32| {
         for path in [home.join("shard-000"), home.join("shard-001"), home.clone()] {
-            std::fs::set_permissions(path, PermissionsExt::from_mode(dir)).unwrap();
+            std::fs::set_permissions(path, PermissionsExt::from_mode(bits)).unwrap();
         }
     };
-    modes(0o500);
+    permit(0o500);
     let db = Db::builder(&home).read_only(true).open();
     let outcome = db.map(|db| {
         assert_eq!(contents(&db), model);
@@ -125,7 +125,7 @@ fn a_read_only_open_writes_nothing() {
         assert_eq!(contents(&second.refresh().unwrap()), model);
         db.close().unwrap();
     });
-    modes(0o700);
+    permit(0o700);
     outcome.unwrap();
     assert_eq!(listing(), before);
 }

@@ -18,7 +18,7 @@ const VALUE_LEN: usize = 8;
 
 fn newest_segment(rig: &Rig) -> PathBuf {
     let with_data = |path: &PathBuf| rig.disk.read_file(path).is_ok_and(|bytes| bytes.len() > 64);
-    rig.files(0, ".seg").into_iter().filter(with_data).next_back().expect("there is a segment")
+    rig.files(0, ".seg").into_iter().rfind(with_data).expect("there is a segment")
 }
 
 /// Where the frame that holds `needle` begins, if that is a record with a key of `key_len` bytes.

@@ -35,7 +35,7 @@ fn deletes_between_puts_hold_whatever_is_compacted_when() {
         let mut rig = Rig::new();
         for step in 0..4 {
             if step % 2 == 0 {
-                rig.put("k", [step; 250])
+                rig.put("k", [step; 250]);
             } else {
                 rig.delete("k")
             }
