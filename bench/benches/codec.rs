@@ -109,7 +109,6 @@ fn hint_file(role: Role, count: u64) -> Vec<u8> {
             class: Class::Put,
             hash: (seqno as u32).wrapping_mul(0x9E37_79B9),
             seqno: record.seqno,
-            origin: (role == Role::Merged).then_some((SegmentId(3), tally.len())),
         });
         tally.push(&record);
     }

@@ -12,7 +12,7 @@ use crate::bytes::{self, Reader, VARINT_LEN_MAX};
 use crate::checksum;
 use crate::ids::{SegmentId, Seqno, ShardId, StoreUuid};
 use crate::record::{ALIGNMENT, FRAME_LEN_MIN, Kind};
-use crate::segment::{self, Role, SEGMENT_LEN_MAX, Sealed};
+use crate::segment::{self, Role, Sealed};
 use crate::{FORMAT_VERSION, names};
 
 /// The first bytes of a hint.
@@ -38,8 +38,8 @@ const _: () = assert!(HEADER_LEN == 128);
 const CLASS_BITS: u32 = 2;
 const CLASS_MASK: u64 = 0b11;
 const FRAME_UNITS_MAX: u64 = u32::MAX as u64 / ALIGNMENT as u64;
-/// The longest entry: frame length and class, hash, seqno, the origin's two fields.
-const ENTRY_LEN_MAX: usize = 5 + 4 + 3 * VARINT_LEN_MAX;
+/// The longest entry: frame length and class, hash, seqno.
+const ENTRY_LEN_MAX: usize = 5 + 4 + VARINT_LEN_MAX;
 
 /// What a frame means to recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,9 +99,6 @@ pub struct Entry {
     pub hash: u32,
     /// Its sequence number.
     pub seqno: Seqno,
-    /// Where a merge copied the put from: segment and offset. Puts of merged segments have one, and
-    /// nothing else has.
-    pub origin: Option<(SegmentId, u64)>,
 }
 
 /// The segment that a hint is of.
@@ -203,34 +200,6 @@ impl Header {
     }
 }
 
-/// What the differences of a merged segment's entries refer to.
-#[derive(Debug, Clone, Copy)]
-struct Previous {
-    seqno: u64,
-    origin_id: u64,
-    origin_units: u64,
-}
-
-impl Previous {
-    const fn at_start(first_seqno: Seqno) -> Self {
-        Self { seqno: first_seqno.0, origin_id: 0, origin_units: 0 }
-    }
-}
-
-/// Replaces `previous` and answers the difference to it.
-fn push_difference(out: &mut Vec<u8>, previous: &mut u64, value: u64) {
-    let difference = value.wrapping_sub(*previous).cast_signed();
-    bytes::push_varint(out, bytes::zigzag(difference));
-    *previous = value;
-}
-
-#[inline]
-fn read_difference(reader: &mut Reader<'_>, previous: &mut u64) -> Option<u64> {
-    let difference = bytes::unzigzag(reader.varint()?);
-    *previous = previous.wrapping_add(difference.cast_unsigned());
-    Some(*previous)
-}
-
 /// Builds a hint, frame by frame.
 #[derive(Debug)]
 pub struct Builder {
@@ -239,7 +208,6 @@ pub struct Builder {
     entries: u64,
     offset: u64,
     seqno: Seqno,
-    previous: Previous,
     /// The header's place, then the body.
     out: Vec<u8>,
 }
@@ -254,7 +222,6 @@ impl Builder {
             entries: 0,
             offset: segment::HEADER_LEN as u64,
             seqno: Seqno::NONE,
-            previous: Previous::at_start(Seqno::NONE),
             out: vec![0; HEADER_LEN],
         }
     }
@@ -274,35 +241,28 @@ impl Builder {
         assert_eq!(entry.offset, self.offset, "frames follow one another without gaps");
         let units = u64::from(entry.frame_len) / ALIGNMENT as u64;
         assert_eq!(units * ALIGNMENT as u64, u64::from(entry.frame_len), "frames are aligned");
-        if self.entries == 0 {
+        let is_first = self.entries == 0;
+        if is_first {
             self.first_seqno = entry.seqno;
-            self.previous = Previous::at_start(entry.seqno);
         }
+        let previous = if is_first { entry.seqno } else { self.seqno };
         bytes::push_varint(&mut self.out, units << CLASS_BITS | entry.class as u64);
         if entry.class != Class::Other {
             self.out.extend_from_slice(&entry.hash.to_le_bytes());
         }
         match self.binding.role {
-            Role::Log => assert!(
-                self.entries == 0 || entry.seqno == self.seqno.next(),
-                "a log segment's seqnos are dense"
-            ),
-            Role::Merged => self.push_merged(entry),
+            Role::Log => {
+                let is_dense = is_first || entry.seqno == previous.next();
+                assert!(is_dense, "a log segment's seqnos are dense");
+            }
+            Role::Merged => {
+                let difference = entry.seqno.0.wrapping_sub(previous.0).cast_signed();
+                bytes::push_varint(&mut self.out, bytes::zigzag(difference));
+            }
         }
         self.seqno = entry.seqno;
         self.offset += u64::from(entry.frame_len);
         self.entries += 1;
-    }
-
-    fn push_merged(&mut self, entry: &Entry) {
-        let previous = &mut self.previous;
-        push_difference(&mut self.out, &mut previous.seqno, entry.seqno.0);
-        if entry.class.is_put() {
-            let (id, offset) = entry.origin.expect("a merged put names its origin");
-            push_difference(&mut self.out, &mut previous.origin_id, id.0);
-            let units = offset / ALIGNMENT as u64;
-            push_difference(&mut self.out, &mut previous.origin_units, units);
-        }
     }
 
     /// The whole file. `sealed` are the facts of the segment whose frames were pushed.
@@ -367,8 +327,7 @@ impl<'a> Hint<'a> {
             segment_len: self.header.sealed.len,
             left: self.header.entries,
             offset: segment::HEADER_LEN as u64,
-            next_seqno: self.header.first_seqno.0,
-            previous: Previous::at_start(self.header.first_seqno),
+            seqno: self.header.first_seqno.0,
             ended: false,
         }
     }
@@ -384,8 +343,8 @@ pub struct Entries<'a> {
     segment_len: u64,
     left: u64,
     offset: u64,
-    next_seqno: u64,
-    previous: Previous,
+    /// The next one in a log segment, the previous one in a merged one.
+    seqno: u64,
     ended: bool,
 }
 
@@ -408,43 +367,26 @@ impl Entries<'_> {
             Class::Other => 0,
             _ => self.reader.u32().ok_or(SHORT)?,
         };
-        let mut origin = None;
         let seqno = match self.role {
             Role::Log => {
-                let seqno = self.next_seqno;
-                self.next_seqno = seqno.wrapping_add(1);
+                let seqno = self.seqno;
+                self.seqno = seqno.wrapping_add(1);
                 Seqno(seqno)
             }
             Role::Merged => {
-                let seqno = read_difference(&mut self.reader, &mut self.previous.seqno);
-                let seqno = Seqno(seqno.ok_or(SHORT)?);
-                if seqno < self.min_seqno || seqno > self.max_seqno {
+                let difference = bytes::unzigzag(self.reader.varint().ok_or(SHORT)?);
+                if offset == segment::HEADER_LEN as u64 && difference != 0 {
+                    return Err(Fault::Field("first seqno"));
+                }
+                self.seqno = self.seqno.wrapping_add(difference.cast_unsigned());
+                if !(self.min_seqno.0..=self.max_seqno.0).contains(&self.seqno) {
                     return Err(Fault::Field("seqno"));
                 }
-                if class.is_put() {
-                    origin = Some(self.read_origin()?);
-                }
-                seqno
+                Seqno(self.seqno)
             }
         };
         self.offset = offset + frame_len;
-        Ok(Entry { offset, frame_len: frame_len as u32, class, hash, seqno, origin })
-    }
-
-    #[inline]
-    fn read_origin(&mut self) -> Result<(SegmentId, u64), Fault> {
-        const UNITS_MAX: u64 = SEGMENT_LEN_MAX / ALIGNMENT as u64 - 1;
-        const UNITS_MIN: u64 = (segment::HEADER_LEN / ALIGNMENT) as u64;
-        let previous = &mut self.previous;
-        let id = read_difference(&mut self.reader, &mut previous.origin_id);
-        let units = read_difference(&mut self.reader, &mut previous.origin_units);
-        match (id, units) {
-            (Some(id), Some(units @ UNITS_MIN..=UNITS_MAX)) => {
-                Ok((SegmentId(id), units * ALIGNMENT as u64))
-            }
-            (Some(_), Some(_)) => Err(Fault::Field("origin")),
-            _ => Err(Fault::Field("body")),
-        }
+        Ok(Entry { offset, frame_len: frame_len as u32, class, hash, seqno })
     }
 
     /// What only the end shows: that nothing is left over.
@@ -523,18 +465,16 @@ mod tests {
                 let hash = if class == Class::Other { 0 } else { seqno as u32 * 0x0101_0101 };
                 let at = offset;
                 offset += u64::from(frame_len);
-                Entry { offset: at, frame_len, class, hash, seqno: Seqno(seqno), origin: None }
+                Entry { offset: at, frame_len, class, hash, seqno: Seqno(seqno) }
             })
             .collect()
     }
 
     fn merged_entries() -> Vec<Entry> {
         let seqnos = [500, 7, u64::MAX - 1, 9];
-        let origins = [(3, 64), (u64::MAX, 8), (2, SEGMENT_LEN_MAX - 8), (2, 72)];
         let mut entries = log_entries();
-        for ((entry, seqno), (id, offset)) in entries.iter_mut().zip(seqnos).zip(origins) {
+        for (entry, seqno) in entries.iter_mut().zip(seqnos) {
             entry.seqno = Seqno(seqno);
-            entry.origin = entry.class.is_put().then_some((SegmentId(id), offset.max(64)));
         }
         entries
     }

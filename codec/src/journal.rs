@@ -12,6 +12,7 @@ use crate::bytes::{self, Reader};
 use crate::checksum;
 use crate::ids::{SegmentId, ShardId, StoreUuid};
 use crate::record::ALIGNMENT;
+use crate::segment::SEGMENT_LEN_MAX;
 use crate::{FORMAT_VERSION, names};
 
 /// The first bytes of a journal.
@@ -275,7 +276,9 @@ impl<'a> Ranges<'a> {
             offset: bytes::get_u64(head, RANGE_OFFSET_AT),
             bytes,
         };
+        let end = range.offset.checked_add(len as u64);
         let is_possible = range.shard.0 < names::SHARDS_MAX
+            && end.is_some_and(|end| end <= SEGMENT_LEN_MAX)
             && bytes::all_zero(&head[RANGE_ZERO_AT..RANGE_LEN_AT])
             && bytes::all_zero(padding);
         is_possible.then_some(range)

@@ -5,11 +5,14 @@
 //! - its checksum covers everything but the checksum itself and the padding, and starts from a seed
 //!   made of the segment's salt and the frame's own offset, so it validates nowhere else;
 //! - its padding is zero, so that no byte of a frame can change unnoticed;
+//! - a batch part's value says what a batch part can say;
 //! - zero is no kind, so preallocated space never reads as a frame.
 
 use crate::bytes;
 use crate::checksum;
 use crate::ids::{Seqno, ShardId};
+use crate::names;
+use crate::segment::SEGMENT_LEN_MAX;
 use std::ops::{BitOr, Range};
 
 const CRC_AT: usize = 0;
@@ -336,6 +339,10 @@ impl Draft<'_> {
             seqno: self.seqno,
         };
         header.check().expect("a draft keeps the rules of its kind");
+        assert!(
+            self.kind != Kind::Batch || BatchPart::decode(self.value).is_some(),
+            "a batch part keeps its rules"
+        );
         assert_eq!(out.len(), header.frame_len(), "a frame is encoded into exactly its length");
 
         // Padding lies in the last word; what else is there is overwritten.
@@ -391,6 +398,9 @@ pub enum Reason {
     /// The padding is not zero.
     #[error("padding is not zero")]
     Padding,
+    /// A batch part whose value breaks a rule.
+    #[error("an impossible batch part")]
+    BatchPart,
 }
 
 /// What stands at a place where a frame may begin.
@@ -444,7 +454,7 @@ pub fn frame_is_intact(frame: &[u8], header: &Header, seed: u32) -> bool {
     frame.len() == header.frame_len() && check_frame(frame, header, seed).is_ok()
 }
 
-/// Compares checksum and padding. `frame` is `header.frame_len()` long.
+/// Compares checksum and padding, and looks at a batch part's value. `frame` is `header.frame_len()` long.
 #[inline]
 fn check_frame(frame: &[u8], header: &Header, seed: u32) -> Result<(), Reason> {
     let end = header.unpadded_len();
@@ -457,6 +467,9 @@ fn check_frame(frame: &[u8], header: &Header, seed: u32) -> Result<(), Reason> {
     let last_word = bytes::get_u64(frame, frame.len() - ALIGNMENT);
     if last_word >> (8 * (covered_of_word - 1)) >> 8 != 0 {
         return Err(Reason::Padding);
+    }
+    if header.kind == Kind::Batch && BatchPart::decode(&frame[header.value_range()]).is_none() {
+        return Err(Reason::BatchPart);
     }
     Ok(())
 }
@@ -511,7 +524,8 @@ impl BatchPart {
         out
     }
 
-    /// Decodes a frame's value. A batch has at least one part, and its name is a real seqno.
+    /// Decodes a frame's value. A batch has at least one part and no more than there can be shards,
+    /// its name is a real shard and seqno, and its operations fit in a segment.
     #[must_use]
     pub fn decode(value: &[u8]) -> Option<Self> {
         let b: &[u8; Self::LEN] = value.try_into().ok()?;
@@ -522,7 +536,17 @@ impl BatchPart {
             coordinator_seqno: Seqno(bytes::get_u64(b, COORDINATOR_SEQNO_AT)),
             bytes: bytes::get_u64(b, BYTES_AT),
         };
-        (part.parts > 0 && part.coordinator_seqno != Seqno::NONE).then_some(part)
+        part.is_possible().then_some(part)
+    }
+
+    const fn is_possible(&self) -> bool {
+        self.coordinator.0 < names::SHARDS_MAX
+            && self.parts > 0
+            && self.parts <= names::SHARDS_MAX
+            && self.coordinator_seqno.0 != Seqno::NONE.0
+            && self.bytes.is_multiple_of(ALIGNMENT as u64)
+            && self.bytes >= self.ops as u64 * FRAME_LEN_MIN as u64
+            && self.bytes <= SEGMENT_LEN_MAX
     }
 }
 
@@ -642,17 +666,48 @@ mod tests {
     }
 
     #[test]
+    fn an_impossible_batch_part_is_no_frame() {
+        let part = BatchPart {
+            coordinator: ShardId(1),
+            parts: 1,
+            ops: 0,
+            coordinator_seqno: Seqno(1),
+            bytes: 0,
+        };
+        let head = Draft { kind: Kind::Batch, value: &part.encode(), ..put(b"", b"") };
+        let mut frame = encode(&head, 5);
+        assert!(matches!(decode(&frame, 5), Frame::Record(_)));
+        // No shard takes part; the checksum is right.
+        frame[HEADER_LEN + PARTS_AT] = 0;
+        assert_eq!(decode(&frame, 5), Frame::Corrupt(Reason::Checksum));
+        let crc = checksum::extend(5, &frame[TAG_AT..HEADER_LEN + BatchPart::LEN]);
+        bytes::put_u32(&mut frame, CRC_AT, crc);
+        assert_eq!(decode(&frame, 5), Frame::Corrupt(Reason::BatchPart));
+    }
+
+    #[test]
     fn payloads_round_trip() {
         let part = BatchPart {
             coordinator: ShardId(3),
             parts: 2,
-            ops: 5,
+            ops: 4,
             coordinator_seqno: Seqno(8),
             bytes: 96,
         };
         assert_eq!(BatchPart::decode(&part.encode()), Some(part));
         assert_eq!(BatchPart::decode(&part.encode()[1..]), None);
-        assert_eq!(BatchPart::decode(&BatchPart { parts: 0, ..part }.encode()), None);
+        let impossible = [
+            BatchPart { parts: 0, ..part },
+            BatchPart { parts: 257, ..part },
+            BatchPart { coordinator: ShardId(256), ..part },
+            BatchPart { coordinator_seqno: Seqno::NONE, ..part },
+            BatchPart { bytes: 97, ..part },
+            BatchPart { ops: 5, ..part },
+            BatchPart { bytes: SEGMENT_LEN_MAX + 8, ..part },
+        ];
+        for part in impossible {
+            assert_eq!(BatchPart::decode(&part.encode()), None, "{part:?}");
+        }
         let marker = Marker { durable: Seqno(11) };
         assert_eq!(Marker::decode(&marker.encode()), Some(marker));
         assert_eq!(Marker::decode(&[0; 7]), None);

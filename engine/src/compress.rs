@@ -8,6 +8,10 @@ use crate::options::Compression;
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// The codec is not in this build.
+    #[cfg_attr(
+        all(feature = "lz4", feature = "zstd"),
+        expect(dead_code, reason = "both codecs are in this build")
+    )]
     NotBuilt(&'static str),
     /// The bytes make no sense.
     Broken(&'static str),

@@ -396,6 +396,20 @@ impl Db {
         Ok(report)
     }
 
+    /// Merges the sealed segments for whose shard and id `choose` answers true. For tests.
+    #[doc(hidden)]
+    pub fn merge_chosen(&self, mut choose: impl FnMut(u16, u64) -> bool) -> Result<CompactReport> {
+        let store = self.store();
+        store.check_writable()?;
+        let mut report = CompactReport::default();
+        for shard in &store.shards {
+            let around = Around { store, shard: shard.id };
+            let outcome = shard.merge_chosen(&around, &mut |id| choose(shard.id.0, id.0))?;
+            report.add(&outcome);
+        }
+        Ok(report)
+    }
+
     /// Reads every record and checks it. Reads and writes go on.
     ///
     /// `progress` is called now and then; answering `false` stops with [`Error::Stopped`].

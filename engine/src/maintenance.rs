@@ -152,7 +152,8 @@ impl Maintenance {
     /// Does one piece of work. False if there is none.
     pub(crate) fn step(&self) -> bool {
         self.absorb();
-        if self.store.ctx.poison.is_latched() || self.todo().is_closing {
+        let is_idle = self.store.options.read_only || self.todo().is_closing;
+        if is_idle || self.store.ctx.poison.is_latched() {
             return false;
         }
         match self.do_one() {

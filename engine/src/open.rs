@@ -20,7 +20,8 @@ use caskade_shard::context::{Context, Event, Poison};
 use caskade_shard::error::At;
 use caskade_shard::journal::JournalScan;
 use caskade_shard::reclaim::Reclaim;
-use caskade_shard::recovery::{Progress, Request, ShardScan, resolve_batches};
+use caskade_shard::recovery::{Progress, RecoveryMode, Request, ShardScan, resolve_batches};
+use caskade_shard::span;
 use caskade_shard::storage::{Access, EntryKind, LockFault, LockGuard, Storage};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rayon::prelude::*;
@@ -32,17 +33,18 @@ use crate::{Error, Result};
 
 /// Opens or creates the store, and answers it with the channel of its background events.
 pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
+    span!("open", path = options.path.to_string_lossy().as_ref());
     let storage = Arc::clone(&options.storage);
     let begun = storage.monotonic();
     let lock = prepare_directory(&options)?;
     let (events, receiver) = unbounded();
-    let meta = match read_meta(&*storage, &options.path)? {
-        Some(meta) => meta,
+    let (meta, is_whole) = match read_meta(&*storage, &options.path)? {
+        Some(found) => found,
         None if options.read_only || !options.create => {
             let reason = "the STORE file is missing";
             return Err(Error::NotAStore { path: options.path.clone(), reason });
         }
-        None => create(&options, &events)?,
+        None => (create(&options, &events)?, true),
     };
     if let Some(asked) = options.shards
         && asked != meta.shards
@@ -50,7 +52,17 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
         return Err(Error::ShardCount { stored: meta.shards, asked });
     }
     let ctx = Arc::new(context(&options, &meta, events));
-    let (shards, mut report, next_turn) = recover(&ctx, &options)?;
+    let store_file = options.path.join(names::STORE);
+    if !is_whole && options.recovery == RecoveryMode::Strict {
+        return Err(Error::Damaged { path: store_file, reason: "one copy is damaged".to_owned() });
+    }
+    let (shards, mut report, next_turn) = recover_beside_writer(&ctx, &options)?;
+    if !is_whole {
+        report.mended.push(format!("{}: one copy is damaged", store_file.display()));
+        if !options.read_only {
+            catalog::replace_file(&ctx, &options.path, names::STORE, &meta.encode())?;
+        }
+    }
     report.elapsed = storage.monotonic().saturating_sub(begun);
     let committer = Committer::new(Arc::clone(&ctx), &shards, next_turn);
     Ok((Store::new(ctx, shards, committer, options, report, lock), receiver))
@@ -72,10 +84,6 @@ fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
                 }
                 _ => {}
             }
-            if let Some(parent) = path.parent() {
-                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-                storage.sync_dir(parent).at("sync", parent)?;
-            }
         }
         Err(fault) if fault.kind() == io::ErrorKind::NotADirectory => {
             let reason = "it is a file, not a directory";
@@ -87,13 +95,30 @@ fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
         return Ok(None);
     }
     let file = path.join(names::LOCK);
-    storage.lock(&file).map(Some).map_err(|fault| match fault {
+    let lock = storage.lock(&file).map_err(|fault| match fault {
         LockFault::Held { pid } => Error::Locked { path: path.clone(), pid },
         LockFault::Io(fault) => Error::io("lock", &file, fault),
-    })
+    })?;
+    make_names_durable(storage, path)?;
+    Ok(Some(lock))
 }
 
-fn read_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<StoreMeta>> {
+/// Syncs the names of the store's directory and of what is in it. An earlier life may have created
+/// them and died before it could: what is built on them must not lose its ground.
+fn make_names_durable(storage: &dyn Storage, path: &Path) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match storage.sync_dir(parent) {
+            // A store may lie in a directory that its user must not read.
+            Err(fault) if fault.kind() == io::ErrorKind::PermissionDenied => {}
+            answer => answer.at("sync", parent)?,
+        }
+    }
+    storage.sync_dir(path).at("sync", path)
+}
+
+/// What the store's file says, and whether both of its copies are as they were written.
+fn read_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<(StoreMeta, bool)>> {
     let path = dir.join(names::STORE);
     let file = match storage.open(&path, Access::Read) {
         Ok(file) => file,
@@ -105,7 +130,7 @@ fn read_meta(storage: &dyn Storage, dir: &Path) -> Result<Option<StoreMeta>> {
     let mut bytes = vec![0; len.min(1 << 20) as usize];
     file.read_exact_at(&mut bytes, 0).at("read", &path)?;
     match StoreMeta::decode(&bytes) {
-        Ok((meta, _)) => Ok(Some(meta)),
+        Ok((meta, copies)) => Ok(Some((meta, copies.are_intact()))),
         Err(meta::Fault::Version(found)) => {
             Err(Error::UnknownFormat { path, found, supported: FORMAT_VERSION })
         }
@@ -189,6 +214,21 @@ fn context(options: &Builder, meta: &StoreMeta, events: Sender<Event>) -> Contex
         poison: Poison::default(),
         config: options.config.clone(),
         events,
+    }
+}
+
+/// How often a read-only open begins anew when a writer's merge removed a segment under its eyes.
+const READ_ONLY_TRIES: usize = 50;
+
+/// Recovers; beside a living writer as often as its merges get in the way.
+fn recover_beside_writer(ctx: &Arc<Context>, options: &Builder) -> Result<Recovered> {
+    let mut tries = if options.read_only { READ_ONLY_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match recover(ctx, options) {
+            Err(Error::MissingSegment { .. }) if tries > 0 => {}
+            answer => return answer,
+        }
     }
 }
 

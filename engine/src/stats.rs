@@ -16,6 +16,8 @@ pub struct OpenReport {
     pub elapsed: Duration,
     /// By shard.
     pub shards: Vec<ShardOpenReport>,
+    /// Damaged copies of the store's own file that the other copy stood in for.
+    pub mended: Vec<String>,
 }
 
 impl OpenReport {
@@ -33,9 +35,11 @@ impl OpenReport {
     /// Whether nothing was lost, ignored or mended.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.shards.iter().all(|shard| {
-            shard.losses.is_empty() && shard.ignored.is_empty() && shard.mended.is_empty()
-        })
+        let is_whole = self.mended.is_empty();
+        is_whole
+            && self.shards.iter().all(|shard| {
+                shard.losses.is_empty() && shard.ignored.is_empty() && shard.mended.is_empty()
+            })
     }
 }
 

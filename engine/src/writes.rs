@@ -116,10 +116,20 @@ impl Store {
             })?;
             Ok((applied, was_there))
         })?;
-        if let Some(seqno) = applied {
-            self.acknowledge(&[(shard.id, seqno)], durability, 0)?;
+        match applied {
+            Some(seqno) => self.acknowledge(&[(shard.id, seqno)], durability, 0)?,
+            None => self.acknowledge_absence(shard, durability)?,
         }
         Ok(was_there)
+    }
+
+    /// What a delete's durability asks for where there was nothing to delete: the delete that did
+    /// it may not be durable yet, and whoever repeats one relies on the answer.
+    fn acknowledge_absence(&self, shard: &Shard, durability: Option<Durability>) -> Result<()> {
+        if durability.unwrap_or(self.options.durability) == Durability::Sync {
+            self.committer.wait(&self.shards, &[(shard.id, shard.last_seqno())])?;
+        }
+        Ok(())
     }
 
     /// Looks at a key's record and changes it, in one step.
@@ -133,6 +143,7 @@ impl Store {
         self.check_space()?;
         check_key(key)?;
         let (hash, shard) = self.route(key);
+        let mut is_delete = false;
         let applied = {
             let mut locked = shard.lock()?;
             let guard = self.ctx.reclaim.enter();
@@ -144,12 +155,18 @@ impl Store {
                     locked.apply(&op, |_| Ok(true))?
                 }
                 Decision::Delete => {
+                    is_delete = true;
                     let op = Op { hash, key, change: Change::Delete };
                     locked.apply(&op, |old| Ok(!matches!(old, Old::Absent)))?
                 }
             }
         };
-        let Some(seqno) = applied else { return Ok(None) };
+        let Some(seqno) = applied else {
+            if is_delete {
+                self.acknowledge_absence(shard, durability)?;
+            }
+            return Ok(None);
+        };
         self.acknowledge(&[(shard.id, seqno)], durability, 0)?;
         Ok(Some(Version::new(shard.id, seqno)))
     }

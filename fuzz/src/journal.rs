@@ -2,6 +2,7 @@
 
 use crate::input::{Input, Mode};
 use caskade_codec::checksum;
+use caskade_codec::segment::SEGMENT_LEN_MAX;
 use caskade_codec::journal::{BLOCK_LEN, GroupBuilder, Groups, Header, Range};
 
 /// A journal that is built ends behind the first group that reaches this.
@@ -133,7 +134,8 @@ fn read_ranges(input: &mut Input<'_>) -> Vec<(Range<'static>, Vec<u8>)> {
     let count = 1 + input.u8() % 4;
     let range = |_| {
         let (shard, segment) = (input.shard(), input.segment_id());
-        let offset = input.positive();
+        // Ranges end within a segment; these are far shorter than half of the longest.
+        let offset = input.positive() % (SEGMENT_LEN_MAX / 2);
         let is_long = input.bool();
         let bytes = if is_long { input.long(2000) } else { input.short().to_vec() };
         (Range { shard, segment, offset, bytes: b"" }, bytes)

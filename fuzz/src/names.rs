@@ -29,6 +29,7 @@ pub fn names(data: &[u8]) {
         (names::journal(journal), StoreName::Journal(journal)),
         (names::STORE.to_owned(), StoreName::Store),
         (names::LOCK.to_owned(), StoreName::Lock),
+        (names::RESERVE.to_owned(), StoreName::Reserve),
     ];
     for (name, expected) in in_store {
         assert_eq!(StoreName::parse(name.as_ref()), expected);
@@ -62,6 +63,7 @@ fn check(name: &OsStr) {
     let spelled = match in_store {
         StoreName::Store => Some(names::STORE.to_owned()),
         StoreName::Lock => Some(names::LOCK.to_owned()),
+        StoreName::Reserve => Some(names::RESERVE.to_owned()),
         StoreName::Journal(index) => {
             assert!(index < JOURNALS);
             Some(names::journal(index))

@@ -65,10 +65,12 @@ fn check_outcome(bytes: &[u8], seed: u32, frame: Frame<'_>) {
     let (covered, padding) = whole.split_at(header.unpadded_len());
     let sum_fits = checksum::extend(seed, &covered[4..]) == header.crc;
     let padding_fits = padding.iter().all(|&byte| byte == 0);
-    let expected = match (sum_fits, padding_fits) {
-        (false, _) => Some(Reason::Checksum),
-        (true, false) => Some(Reason::Padding),
-        (true, true) => None,
+    let part_fits = header.kind != Kind::Batch || part_fits(&covered[header.value_range()]);
+    let expected = match (sum_fits, padding_fits, part_fits) {
+        (false, ..) => Some(Reason::Checksum),
+        (true, false, _) => Some(Reason::Padding),
+        (true, true, false) => Some(Reason::BatchPart),
+        (true, true, true) => None,
     };
     match (expected, frame) {
         (Some(reason), Frame::Corrupt(found)) => assert_eq!(reason, found),
@@ -76,6 +78,20 @@ fn check_outcome(bytes: &[u8], seed: u32, frame: Frame<'_>) {
         (expected, found) => panic!("expected {expected:?}, found {found:?}"),
     }
     assert_eq!(frame_is_intact(whole, &header, seed), expected.is_none());
+}
+
+/// The rules of `FORMAT.md` for a batch part's value, said once more.
+fn part_fits(value: &[u8]) -> bool {
+    let number = |at: usize, len: usize| {
+        value[at..at + len].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+    };
+    let (coordinator, parts, ops) = (number(0, 2), number(2, 2), number(4, 4));
+    let (coordinator_seqno, bytes) = (number(8, 8), number(16, 8));
+    coordinator < 256
+        && (1..=256).contains(&parts)
+        && coordinator_seqno > 0
+        && bytes % 8 == 0
+        && (24 * ops..=1 << 35).contains(&bytes)
 }
 
 /// What holds of every record that decodes from the start of `bytes`.
@@ -105,9 +121,8 @@ pub(crate) fn check_record(bytes: &[u8], seed: u32, record: &Record<'_>) {
         Kind::Put => (),
         Kind::Tombstone => assert!(record.value.is_empty() && record.expiry.is_none()),
         Kind::Batch => {
-            if let Some(part) = BatchPart::decode(record.value) {
-                assert_eq!(part.encode(), record.value);
-            }
+            let part = BatchPart::decode(record.value).expect("a batch part keeps its rules");
+            assert_eq!(part.encode(), record.value);
         }
         Kind::Marker => {
             let marker = Marker::decode(record.value).expect("any number is a marker's");
@@ -163,15 +178,24 @@ impl OwnedDraft {
             }
             1 => Self { kind: Kind::Tombstone, flags: batch, key: input.short().to_vec(), ..plain },
             2 => {
-                let part = BatchPart {
+                let any = BatchPart {
                     coordinator: ShardId(input.u16()),
                     parts: input.u16(),
                     ops: input.u32(),
                     coordinator_seqno: Seqno(input.u64()),
                     bytes: input.u64(),
                 };
-                let is_possible = part.parts > 0 && part.coordinator_seqno != Seqno::NONE;
-                assert_eq!(BatchPart::decode(&part.encode()), is_possible.then_some(part));
+                let value = any.encode();
+                assert_eq!(BatchPart::decode(&value), part_fits(&value).then_some(any));
+                let ops = any.ops % (1 << 30);
+                let part = BatchPart {
+                    coordinator: ShardId(any.coordinator.0 % 256),
+                    parts: any.parts % 256 + 1,
+                    ops,
+                    coordinator_seqno: any.coordinator_seqno.max(Seqno::FIRST),
+                    bytes: u64::from(ops) * 24 + any.bytes % (1 << 32) * 8 % (1 << 30),
+                };
+                assert_eq!(BatchPart::decode(&part.encode()), Some(part));
                 Self { kind: Kind::Batch, value: part.encode().to_vec(), ..plain }
             }
             _ => {

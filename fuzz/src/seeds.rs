@@ -41,7 +41,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("manifest", twin(&manifest(&sealed))),
         ("snapshot", both(&[], &[], &[&keydir()])),
         ("store_meta", twin(&store())),
-        ("journal", both(&[], &[], &[&journal_file(log)])),
+        ("journal", journals(&journal_file(log))),
         ("names", file_names()),
     ]
 }
@@ -136,7 +136,6 @@ fn hint_file(role: Role, file: &[u8]) -> Vec<u8> {
     let mut builder = hint::Builder::new(binding);
     for (offset, record) in records(file) {
         let class = hint::Class::of(record.kind, record.expiry.is_some());
-        let is_copied = role == Role::Merged && class.is_put();
         builder.push(&hint::Entry {
             offset,
             frame_len: record.frame_len as u32,
@@ -147,7 +146,6 @@ fn hint_file(role: Role, file: &[u8]) -> Vec<u8> {
                 0x5A5A_0000 + u32::from(record.key[0])
             },
             seqno: record.seqno,
-            origin: is_copied.then_some((SegmentId(1 + record.seqno.0 / 3), 640 - offset)),
         });
     }
     builder.finish(&sealed(file))
@@ -219,11 +217,31 @@ fn journal_file(log: &[u8]) -> Vec<u8> {
     file
 }
 
+/// The file, and instructions for groups of one range: nothing or a byte behind it, nothing or a byte
+/// in its padding.
+fn journals(file: &[u8]) -> Vec<Vec<u8>> {
+    const HEADER: [u8; 7] = [1, 0, 2, 3, 3, 3, 3];
+    const NUMBER: [u8; 2] = [0, 1];
+    const RANGES_AND_STEP: [u8; 2] = [1, 0];
+    const RANGE_LEN_AT: usize = 4;
+    let mut inputs = both(&[], &[], &[file]);
+    for (range_len, behind) in [(0, [0, 0]), (0, [1, 0]), (1, [1, 0]), (1, [1, 1])] {
+        let mut range_head = [0; journal::RANGE_HEAD_LEN];
+        range_head[RANGE_LEN_AT] = range_len;
+        let range = [range_head.as_slice(), &behind].concat();
+        let body = [&[range.len() as u8], range.as_slice()].concat();
+        let head = [HEADER.as_slice(), &NUMBER, &RANGES_AND_STEP].concat();
+        inputs.push(with_head(MENDED, &head, &body));
+    }
+    inputs
+}
+
 fn file_names() -> Vec<Vec<u8>> {
     let (small, large) = (SegmentId(7), SegmentId(u64::MAX));
     let final_names = [
         names::STORE.to_owned(),
         names::LOCK.to_owned(),
+        names::RESERVE.to_owned(),
         names::MANIFEST.to_owned(),
         names::KEYDIR.to_owned(),
         names::journal(0),

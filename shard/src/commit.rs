@@ -107,9 +107,12 @@ impl Committer {
             let done = Finish { committer: self };
             let outcome = self.commit(shards, wanted);
             drop(done);
-            outcome.map_err(|error| match error {
-                Error::Poisoned { cause } => Error::Indeterminate { cause },
-                error => error,
+            // The write stands in the log, whatever kept it from being made durable.
+            outcome.map_err(|error| Error::Indeterminate {
+                cause: match error {
+                    Error::Poisoned { cause } => cause,
+                    error => error.to_string().into(),
+                },
             })?;
             queue = lock(&self.queue);
         }
@@ -118,6 +121,7 @@ impl Committer {
 
     /// Makes everything that was written to `wanted` so far durable.
     pub fn commit(&self, shards: &[Shard], wanted: ShardSet) -> Result<()> {
+        span!("sync");
         let mut leader = lock(&self.leader);
         self.ctx.poison.check()?;
         let cuts = closed_cuts(shards, wanted, Purpose::Sync);
@@ -163,6 +167,7 @@ impl Committer {
     /// Makes the segments of `wanted` durable up to now, and raises their horizons: everything below
     /// is durable, in the segments themselves, and all batches below are whole.
     pub fn settle(&self, shards: &[Shard], wanted: ShardSet) -> Result<Vec<Cut>> {
+        span!("settle");
         let _turn = lock(&self.settling);
         let cuts = {
             let mut leader = lock(&self.leader);
@@ -174,11 +179,20 @@ impl Committer {
         };
         // In shard order: a batch's coordinator, its lowest shard, rises first. Recovery relies on
         // it: what is at or below the coordinator's horizon is whole.
-        for cut in &cuts {
+        let raised = cuts.iter().try_for_each(|cut| {
             let catalog = &shards[usize::from(cut.shard.0)].catalog;
-            if catalog.manifest().horizon < cut.seqno {
-                catalog.publish(&self.ctx, |manifest| raise_horizon(manifest, cut.seqno))?;
+            if catalog.manifest().horizon >= cut.seqno {
+                return Ok(());
             }
+            catalog.publish(&self.ctx, |manifest| raise_horizon(manifest, cut.seqno))
+        });
+        if let Err(error) = raised {
+            // Some have risen and others not: next time they must rise together again.
+            let together: ShardSet = cuts.iter().map(|cut| cut.shard).collect();
+            for shard in together.iter() {
+                shards[usize::from(shard.0)].lock_even_closed().keep_unsettled(together);
+            }
+            return Err(error);
         }
         Ok(cuts)
     }

@@ -9,7 +9,7 @@
 //! - For each shard the ranges continue where its segments are durable or where the last range
 //!   ended, so that what the journal restores has no hole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use crate::error::{At, Result};
 use crate::log_file::LogFile;
 use crate::storage::{Access, File};
 
-/// Files that a turn's ranges lie in, and up to where.
-type Pending = HashMap<(ShardId, SegmentId), (Arc<LogFile>, u64)>;
+/// Files that a turn's ranges lie in, and up to where. Ordered, so that a run can be replayed.
+type Pending = BTreeMap<(ShardId, SegmentId), (Arc<LogFile>, u64)>;
 
 /// A stretch of a segment that is not durable yet.
 #[derive(Debug, Clone)]
@@ -136,7 +136,7 @@ impl Journal {
     fn start_turn(&mut self, ctx: &Context) -> Result<bool> {
         let next = 1 - self.current;
         // What the file held so far must stand in the segments before it is written over.
-        for (_, (file, end)) in self.files[next].pending.drain() {
+        for (_, (file, end)) in std::mem::take(&mut self.files[next].pending) {
             file.sync_to(ctx, end)?;
         }
         let file = match self.files[next].turn.take() {
@@ -150,11 +150,15 @@ impl Journal {
                 }
             },
         };
-        let header = Header { uuid: ctx.uuid, turn: self.next_turn, salt: ctx.salt()? };
-        if file.write_all_at(&header.encode(), 0).is_err() {
+        let header = ctx
+            .salt()
+            .ok()
+            .map(|salt| Header { uuid: ctx.uuid, turn: self.next_turn, salt })
+            .filter(|header| file.write_all_at(&header.encode(), 0).is_ok());
+        let Some(header) = header else {
             self.is_out_of_use = true;
             return Ok(false);
-        }
+        };
         self.next_turn += 1;
         self.current = next;
         self.files[next].turn = Some(Turn { file, header, position: BLOCK_LEN as u64, groups: 0 });
@@ -170,9 +174,12 @@ impl Journal {
 /// The ring's file, its blocks written.
 fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
     let path = ctx.path.join(names::journal(index));
+    let poisoned = |fault| ctx.poison.latch(format_args!("fsync of the journal: {fault}"));
     if let Ok(file) = ctx.storage.open(&path, Access::ReadWrite)
         && file.len().at("measure", &path)? == len
     {
+        // The life that made it may have ended before its name was durable.
+        ctx.storage.sync_dir(&ctx.path).map_err(poisoned)?;
         return Ok(file);
     }
     let temporary: PathBuf = ctx.path.join(names::temporary(&names::journal(index)));
@@ -185,7 +192,6 @@ fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
         file.write_all_at(&zeros[..step as usize], at).at("write", &temporary)?;
         at += step;
     }
-    let poisoned = |fault| ctx.poison.latch(format_args!("fsync of the journal: {fault}"));
     file.sync_all().map_err(poisoned)?;
     ctx.storage.rename(&temporary, &path).at("rename", &temporary)?;
     ctx.storage.sync_dir(&ctx.path).map_err(poisoned)?;

@@ -12,6 +12,9 @@
 //! and `prefetch`, in [`storage`]'s `map`, in `segment` and in `segment_table`, nowhere else.
 #![deny(unsafe_code)]
 
+#[macro_use]
+mod trace;
+
 pub mod catalog;
 pub mod checkpoint;
 pub mod commit;

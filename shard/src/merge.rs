@@ -9,6 +9,9 @@
 //! 4. The keydir is pointed at the copies, each only if it still points at the original.
 //! 5. The inputs are unlinked. Readers that still use one keep its mapping.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -156,6 +159,19 @@ impl Shard {
         self.merge_segments(&ids, around)
     }
 
+    /// Merges the sealed segments that `choose` picks, whether it pays or not. For tests: whatever
+    /// the policy may ever choose must be right.
+    pub fn merge_chosen(
+        &self,
+        around: &dyn Surroundings,
+        choose: &mut dyn FnMut(SegmentId) -> bool,
+    ) -> Result<Outcome> {
+        let _upkeep = self.upkeep();
+        let mut ids: Vec<_> = self.sealed_inputs(None).iter().map(|i| i.segment.id).collect();
+        ids.retain(|id| choose(*id));
+        if ids.is_empty() { Ok(Outcome::default()) } else { self.merge_segments(&ids, around) }
+    }
+
     fn sealed_inputs(&self, ids: Option<&[SegmentId]>) -> Vec<Input> {
         let guard = self.ctx.reclaim.enter();
         let segments = self.segments.all(&guard);
@@ -209,6 +225,7 @@ impl Shard {
     }
 
     fn merge_segments(&self, ids: &[SegmentId], around: &dyn Surroundings) -> Result<Outcome> {
+        span!("merge", shard = self.id.0, segments = ids.len());
         let inputs = self.sealed_inputs(Some(ids));
         let mut product = Product::default();
         let copied = self.copy(&inputs, &mut product, around).and_then(|()| {
@@ -320,7 +337,7 @@ impl Shard {
                     }
                     return Ok(());
                 }
-                self.append(product, record, Some((hash, here, segment.id)), remaining)
+                self.append(product, record, Some((hash, here)), remaining)
             }
         }
     }
@@ -338,7 +355,7 @@ impl Shard {
         &self,
         product: &mut Product,
         record: &Record<'_>,
-        origin: Option<(u32, Location, SegmentId)>,
+        origin: Option<(u32, Location)>,
         remaining: u64,
     ) -> Result<()> {
         let draft = Draft {
@@ -362,9 +379,8 @@ impl Shard {
             .write(len, |offset, out| crc = draft.encode(record::seed(salt, offset), out))?;
         let copy = Record { frame_len: len, crc, flags: draft.flags, ..*record };
         output.tally.push(&copy);
-        let mut entry = crate::seal::hint_entry(&self.ctx, offset, &copy);
-        if let Some((hash, from, id)) = origin {
-            entry.origin = Some((id, from.offset()));
+        let entry = crate::seal::hint_entry(&self.ctx, offset, &copy);
+        if let Some((hash, from)) = origin {
             let to = Location::new(output.tail.segment().slot, offset, len);
             output.moves.push(Move { hash, from, to, len: len as u64 });
         }
@@ -430,9 +446,12 @@ impl Shard {
         for output in product.outputs {
             let segment = output.tail.segment();
             self.segments.release(segment.slot);
-            // What stays is removed by the next open.
-            let _ = self.ctx.storage.remove(&segment.path);
-            let _ = self.ctx.storage.remove(&self.dir.join(names::hint(segment.id)));
+            // A sync that failed may have come after the manifest was renamed: then the one on disk
+            // names the outputs. The next open knows, and removes them if they are not needed.
+            if !self.ctx.poison.is_latched() {
+                let _ = self.ctx.storage.remove(&segment.path);
+                let _ = self.ctx.storage.remove(&self.dir.join(names::hint(segment.id)));
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Finding a key's record: keydir, segment, key comparison, checksum. No lock, no system call.
 
 use caskade_codec::hash::keydir_bits;
+use caskade_codec::record::HeaderFault;
 
 use crate::error::{Error, Result};
 use crate::location::Location;
@@ -28,7 +29,7 @@ impl Found<'_> {
 
     #[cold]
     fn damage(&self) -> Error {
-        self.segment.corrupt(self.location.offset(), "the record does not match its checksum")
+        Damage { segment: self.segment, offset: self.location.offset(), header: None }.error()
     }
 }
 
@@ -39,7 +40,26 @@ pub(crate) enum Probe<'g> {
     /// Another key's intact record.
     Other,
     /// Unreadable: it may be the key's record.
-    Damaged(Error),
+    Damaged(Damage<'g>),
+}
+
+/// Where a record is damaged. The error for it is made only where somebody asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Damage<'g> {
+    segment: &'g Segment,
+    offset: u64,
+    header: Option<HeaderFault>,
+}
+
+impl Damage<'_> {
+    /// What users are told.
+    #[cold]
+    pub fn error(&self) -> Error {
+        match self.header {
+            Some(fault) => self.segment.corrupt(self.offset, fault),
+            None => self.segment.corrupt(self.offset, "the record does not match its checksum"),
+        }
+    }
 }
 
 impl Shard {
@@ -75,8 +95,8 @@ impl Shard {
                     true
                 }
                 Probe::Other => false,
-                Probe::Damaged(error) => {
-                    damage.get_or_insert(error);
+                Probe::Damaged(place) => {
+                    damage = Some(place);
                     false
                 }
             }
@@ -84,7 +104,7 @@ impl Shard {
         // A damaged record with the key's hash bits hides nothing newer, but "not there" would be
         // a guess.
         match (found, damage) {
-            (None, Some(error)) => Err(error),
+            (None, Some(damage)) => Err(damage.error()),
             (found, _) => Ok(found),
         }
     }
@@ -111,13 +131,12 @@ impl Shard {
             "a segment stays in the table for a grace period after the keydir names it no longer",
         );
         segment.prefetch(location);
-        match segment.frame(location.offset()) {
+        let offset = location.offset();
+        match segment.frame(offset) {
             Ok(frame) if frame.key() == key => Probe::Match(Found { segment, location, frame }),
             Ok(frame) if frame.is_intact() => Probe::Other,
-            Ok(_) => Probe::Damaged(
-                segment.corrupt(location.offset(), "the record does not match its checksum"),
-            ),
-            Err(fault) => Probe::Damaged(segment.corrupt(location.offset(), fault)),
+            Ok(_) => Probe::Damaged(Damage { segment, offset, header: None }),
+            Err(fault) => Probe::Damaged(Damage { segment, offset, header: Some(fault) }),
         }
     }
 

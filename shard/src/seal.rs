@@ -33,6 +33,7 @@ impl Shard {
         if ended.is_empty() {
             return Ok(0);
         }
+        span!("seal", shard = self.id.0, segments = ended.len());
         let mut sealed = Vec::with_capacity(ended.len());
         for ended in &ended {
             sealed.push((ended.file.segment.id, self.seal(ended)?));
@@ -51,6 +52,8 @@ impl Shard {
         if ahead.ids.len() < OPEN_AHEAD / 2 {
             let listed = publish(ahead.ids.len())?;
             ahead.ids.extend(listed);
+            // Before the writer's lock is taken: its holder may be waiting for this one.
+            drop(ahead);
         } else {
             drop(ahead);
             publish(OPEN_AHEAD)?;
@@ -130,6 +133,5 @@ pub(crate) fn hint_entry(
         class,
         hash: if has_key { keydir_bits(ctx.hasher.hash(record.key)) } else { 0 },
         seqno: record.seqno,
-        origin: None,
     }
 }

@@ -233,6 +233,8 @@ pub struct Tail {
     /// Kept free for tombstones, so that a full disk can still be emptied.
     headroom: u64,
     scratch: Vec<u8>,
+    /// A write failed and could not be taken back.
+    is_unsure: bool,
 }
 
 /// Sizes of a new segment.
@@ -287,7 +289,18 @@ impl Tail {
         let segment = Arc::new(Segment::new(identity, map, allocated));
         let position = segment::HEADER_LEN as u64;
         let scratch = Vec::new();
-        Ok(Self { segment, file, mode, position, allocated, capacity, chunk, headroom, scratch })
+        Ok(Self {
+            segment,
+            file,
+            mode,
+            position,
+            allocated,
+            capacity,
+            chunk,
+            headroom,
+            scratch,
+            is_unsure: false,
+        })
     }
 
     /// The segment being written.
@@ -372,10 +385,19 @@ impl Tail {
         fill(offset, &mut self.scratch);
         let outcome = self.file.write_all_at(&self.scratch, offset);
         self.scratch.shrink_to(1 << 16);
-        outcome.at("write", &self.segment.path)?;
+        if let Err(fault) = outcome {
+            // A part of the frame may stand there, or all of it: it must not come back.
+            self.is_unsure = self.file.set_len(offset).is_err();
+            return Err(Error::io("write", &self.segment.path, fault));
+        }
         self.allocated = offset + len as u64;
         self.segment.readable.store(self.allocated, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether a frame may stand in the file whose write failed.
+    pub fn is_unsure(&self) -> bool {
+        self.is_unsure
     }
 
     /// Takes back everything from `position` on, which was never published.

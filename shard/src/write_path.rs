@@ -12,12 +12,12 @@ use caskade_codec::record::{self, BatchPart, Draft, Flags, Kind, Marker};
 use caskade_codec::segment::{self, Role, SEGMENT_LEN_MAX};
 
 use crate::catalog::list_ahead;
-use crate::context::Event;
+use crate::context::{Context, Event};
 use crate::error::{At, Error, Result};
 use crate::keydir::Snapshot;
 use crate::location::Location;
 use crate::log_file::{Cut, LogFile, ShardSet};
-use crate::read_path::{Found, Probe};
+use crate::read_path::{Damage, Found, Probe};
 use crate::segment::{Segment, Sizes, Tail};
 use crate::shard::{Active, Ahead, Ended, Log, Shard, Writer};
 
@@ -71,7 +71,7 @@ pub enum Old<'g> {
     /// This one; its checksum is not verified yet, and it may be expired.
     Record(Found<'g>),
     /// One that cannot be read.
-    Damaged(Error),
+    Damaged(Damage<'g>),
 }
 
 /// The shard's writer lock, held.
@@ -156,7 +156,7 @@ impl Locked<'_> {
                 Probe::Match(found) => old = Old::Record(found),
                 Probe::Other => return false,
                 // Its hash bits are the key's: the change takes its place.
-                Probe::Damaged(error) => old = Old::Damaged(error),
+                Probe::Damaged(damage) => old = Old::Damaged(damage),
             }
             true
         });
@@ -170,7 +170,7 @@ impl Locked<'_> {
         log.make_room(shard, len as u64, !op.is_delete())?;
         let active = log.active.as_mut().expect("room was made in it");
         let salt = active.tail.segment().salt;
-        let offset = active.tail.write(len, |offset, out| {
+        let offset = active.write(&shard.ctx, len, |offset, out| {
             draft.encode(record::seed(salt, offset), out);
         })?;
         log.next_seqno = seqno.next();
@@ -219,7 +219,7 @@ impl Locked<'_> {
         let (slot, salt) = (active.tail.segment().slot, active.tail.segment().salt);
         let position = active.tail.position();
         let mut records = Vec::with_capacity(ops.len());
-        active.tail.write(total as usize, |offset, out| {
+        active.write(&self.shard.ctx, total as usize, |offset, out| {
             let mut at = 0;
             for draft in std::iter::once(&head).chain(&drafts) {
                 let (place, len) = (offset + at as u64, draft.frame_len());
@@ -285,9 +285,9 @@ impl Locked<'_> {
         let draft = plain(Kind::Marker, log.next_seqno, &payload);
         let len = draft.frame_len();
         log.make_room(self.shard, len as u64, false)?;
-        let tail = &mut log.active.as_mut().expect("room was made in it").tail;
-        let salt = tail.segment().salt;
-        tail.write(len, |offset, out| {
+        let active = log.active.as_mut().expect("room was made in it");
+        let salt = active.tail.segment().salt;
+        active.write(&self.shard.ctx, len, |offset, out| {
             draft.encode(record::seed(salt, offset), out);
         })?;
         log.next_seqno = log.next_seqno.next();
@@ -328,6 +328,11 @@ impl Locked<'_> {
         self.writer.log.unsettled
     }
 
+    /// Ties this shard's horizon to those of other shards.
+    pub(crate) fn keep_unsettled(&mut self, shards: ShardSet) {
+        self.writer.log.unsettled = self.writer.log.unsettled.union(shards);
+    }
+
     /// Where the log ends, for a sync of this shard with all that it is entangled with.
     pub fn cut_for_sync(&mut self) -> Cut {
         self.writer.log.entangled = ShardSet::default();
@@ -346,6 +351,22 @@ fn plain(kind: Kind, seqno: Seqno, value: &[u8]) -> Draft<'_> {
     Draft { kind, flags: Flags::NONE, seqno, expiry: None, key: &[], value }
 }
 
+impl Active {
+    /// Stores bytes at the end. A failure that could not be taken back poisons the store: the log
+    /// would go on from a record that may be there or not.
+    #[inline]
+    fn write(
+        &mut self,
+        ctx: &Context,
+        len: usize,
+        fill: impl FnOnce(u64, &mut [u8]),
+    ) -> Result<u64> {
+        self.tail
+            .write(len, fill)
+            .map_err(|error| if self.tail.is_unsure() { ctx.poison.latch(error) } else { error })
+    }
+}
+
 impl Log {
     /// Makes sure that the active segment takes `len` more bytes, rotating if it must.
     #[inline]
@@ -359,6 +380,7 @@ impl Log {
 
     #[cold]
     fn rotate(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
+        span!("rotate", shard = shard.id.0);
         let mut next = shard.take_ahead(len, spare)?;
         if let Err(error) = next.tail.make_ready(len, spare) {
             shard.ahead().ready = Some(next);

@@ -51,7 +51,7 @@ fn for_each_frame(check: impl Fn(&Draft<'_>)) {
         check(&Draft { expiry: Some(0x0102_0304_0506_0708), ..draft });
     }
     check(&Draft { kind: Kind::Tombstone, ..put(9, b"deleted", b"") });
-    check(&Draft { kind: Kind::Batch, ..put(9, b"", &[0x11; 24]) });
+    check(&Draft { kind: Kind::Batch, ..put(9, b"", &samples::batch_part().encode()) });
     check(&Draft { kind: Kind::Marker, ..put(9, b"", &[0x11; 8]) });
 }
 
@@ -199,7 +199,7 @@ fn keydir() {
         let snapshot = Snapshot::open(file)?;
         snapshot.leaves().map(|leaf| leaf.map(|leaf| leaf.len())).sum::<Result<usize, Fault>>()
     };
-    assert_eq!(read(&file), Ok(4));
+    assert_eq!(read(&file), Ok(6));
     for_each_damage(&file, |damaged, at| {
         assert!(read(damaged).is_err(), "byte {at}");
     });

@@ -1,17 +1,17 @@
 //! The format, pinned both ways: these values give these bytes, and these bytes these values.
 //!
 //! The files under `tests/golden/` are dumps: offset and sixteen bytes a line, lines of zeros left
-//! out, the length at the end. A change to one of them is a change of the format. They are written
-//! anew with `CASKADE_BLESS=1`, which belongs to a new format version only.
+//! out, the length at the end. A change to one of them is a change of the format, unless the samples
+//! themselves were changed. They are written anew with `CASKADE_BLESS=1`.
 
 use crate::samples;
 use caskade_codec::hash::{KeyHasher, keydir_bits, shard_of};
 use caskade_codec::hint::Hint;
-use caskade_codec::ids::{Seqno, ShardId};
+use caskade_codec::ids::Seqno;
 use caskade_codec::journal::{self, Groups};
-use caskade_codec::manifest::Manifest;
+use caskade_codec::manifest::{Manifest, State};
 use caskade_codec::meta::StoreMeta;
-use caskade_codec::record::{BatchPart, Flags, Frame, Kind, Marker};
+use caskade_codec::record::{self, BatchPart, Flags, Frame, Kind, Marker};
 use caskade_codec::segment;
 use caskade_codec::snapshot::Snapshot;
 use std::fmt::Write as _;
@@ -88,20 +88,25 @@ fn log_segment() {
     let seqnos: Vec<_> = records.iter().map(|(_, record)| record.seqno.0).collect();
     assert_eq!(seqnos, (101..=109).collect::<Vec<_>>());
     let record = |index: usize| records[index].1;
-    assert_eq!((record(0).key, record(0).value), (&b"hello"[..], &b"world"[..]));
+    assert_eq!((record(0).key, record(0).value), (&b"melon"[..], &b"green"[..]));
     assert_eq!(record(1).expiry, Some(1_760_000_060_000));
-    let part = BatchPart {
-        coordinator: ShardId(1),
-        parts: 2,
-        ops: 2,
-        coordinator_seqno: Seqno(4711),
-        bytes: 64,
-    };
+    let part = BatchPart { bytes: 64, ..samples::batch_part() };
     assert_eq!(BatchPart::decode(record(3).value), Some(part));
     assert_eq!(record(4).flags, Flags::IN_BATCH);
     assert_eq!(Marker::decode(record(6).value), Some(Marker { durable: Seqno(106) }));
     assert_eq!((record(7).key, record(7).value), (&b""[..], &b""[..]));
-    assert_eq!(record(8).flags, Flags::LZ4);
+    assert_eq!((record(8).flags, record(8).value), (Flags::LZ4, samples::PACKED));
+}
+
+#[test]
+fn open_segment() {
+    let file = golden("segment-open.hex", &samples::open_file());
+    let header = segment::Header::decode(&file).unwrap();
+    assert_eq!(header, samples::open_header());
+    let (records, end) = samples::scan(&file, header.salt);
+    assert_eq!(end, Some(Frame::End));
+    let seqnos: Vec<_> = records.iter().map(|(_, record)| record.seqno.0).collect();
+    assert_eq!(seqnos, [110, 111, 112]);
 }
 
 #[test]
@@ -112,7 +117,7 @@ fn merged_segment() {
     let (records, end) = samples::scan(&file, header.salt);
     assert_eq!(end, Some(Frame::End));
     let seqnos: Vec<_> = records.iter().map(|(_, record)| record.seqno.0).collect();
-    assert_eq!(seqnos, [105, 102, 103, 8]);
+    assert_eq!(seqnos, [95, 52, 60, 8]);
 }
 
 #[test]
@@ -147,12 +152,63 @@ fn journal() {
     let header = journal::Header::decode(&file).unwrap();
     assert_eq!(header, samples::journal_header());
     let groups: Vec<_> = Groups::new(&file, header).map(|g| (g.number, g.ranges())).collect();
-    let log = samples::log_file();
-    let expected = samples::ranges(&log);
+    let open = samples::open_file();
+    let expected = samples::ranges(&open);
     assert_eq!(groups.len(), expected.len());
     for ((number, ranges), (index, expected)) in groups.into_iter().zip((0..).zip(expected)) {
         assert_eq!((number, ranges.collect::<Vec<_>>()), (index, expected));
     }
+}
+
+/// The journal alone restores the open segment, where the space behind it is zeros.
+#[test]
+fn the_journal_holds_the_open_segment() {
+    let (file, open) = (samples::journal(), samples::open_file());
+    let header = journal::Header::decode(&file).unwrap();
+    let mut restored = vec![0; open.len()];
+    for range in Groups::new(&file, header).flat_map(|group| group.ranges()) {
+        assert_eq!((range.shard, range.segment), (samples::SHARD, samples::open_header().id));
+        restored[range.offset as usize..][..range.bytes.len()].copy_from_slice(range.bytes);
+    }
+    assert_eq!(restored, open);
+}
+
+/// Manifest, segments and keydir agree with one another.
+#[test]
+fn the_samples_are_one_shard() {
+    let manifest = samples::manifest();
+    let header = samples::keydir_header();
+    assert!(header.seqno <= manifest.horizon && header.seqno < manifest.next_log_seqno);
+    let hasher = KeyHasher::new(&samples::secret());
+    let open = (0, samples::open_header(), samples::open_file());
+    for (slot, segment, file) in samples::covered().into_iter().chain([open]) {
+        let entry = manifest.segments.iter().find(|entry| entry.id == segment.id).unwrap();
+        assert_eq!((entry.role, entry.salt), (segment.role, segment.salt));
+        if let State::Sealed(sealed) = entry.state {
+            assert_eq!(sealed, samples::sealed(&file, segment.salt));
+            let row = header.segments.iter().find(|row| row.slot == slot).unwrap();
+            assert_eq!((row.id, row.len), (segment.id, sealed.len));
+        }
+        for (_, record) in samples::scan(&file, segment.salt).0 {
+            let is_shards = shard_of(hasher.hash(record.key), samples::store().shards.into());
+            assert!(!record.kind.has_key() || is_shards == samples::SHARD, "{record:?}");
+        }
+    }
+    let mut keys = Vec::new();
+    for (hash, location) in samples::leaves().into_iter().flat_map(|(_, entries)| entries) {
+        let all = samples::covered();
+        let (_, segment, file) =
+            all.iter().find(|(slot, ..)| u64::from(*slot) == location >> 40).unwrap();
+        let offset = (location & u64::from(u32::MAX)) * 8;
+        let seed = record::seed(segment.salt, offset);
+        let Frame::Record(found) = record::decode(&file[offset as usize..], seed) else {
+            panic!("no frame at {offset}")
+        };
+        assert_eq!((found.kind, samples::hash_bits(found.key)), (Kind::Put, hash));
+        keys.push(found.key.escape_ascii().to_string());
+    }
+    keys.sort_unstable();
+    assert_eq!(keys, ["", "avatar", "cherry", "nu", "red", "salt"]);
 }
 
 /// Lengths on both sides of every branch of XXH3: key length, hash, shard of 16, keydir bits.

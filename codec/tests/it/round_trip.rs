@@ -56,20 +56,18 @@ fn classes() -> impl Strategy<Value = Class> {
 
 /// Entries that follow one another, as a segment of this role has them.
 fn entries() -> impl Strategy<Value = (Role, Vec<Entry>)> {
-    let raw = (classes(), 3_u32..1 << 20, any::<u32>(), 1..=u64::MAX, any::<u64>(), 8..1_u64 << 32);
+    let raw = (classes(), 3_u32..1 << 20, any::<u32>(), 1..=u64::MAX);
     (role(), vec(raw, 0..40), 1_u64..1 << 60).prop_map(|(role, raw, first)| {
         let mut offset = 64;
-        let entry = |(index, (class, units, hash, seqno, origin_id, origin_units))| {
+        let entry = |(index, (class, units, hash, seqno))| {
             let at = offset;
             offset += u64::from(units) * 8;
-            let is_copied = role == Role::Merged && Class::is_put(class);
             Entry {
                 offset: at,
                 frame_len: units * 8,
                 class,
                 hash: if class == Class::Other { 0 } else { hash },
                 seqno: Seqno(if role == Role::Log { first + index } else { seqno }),
-                origin: is_copied.then_some((SegmentId(origin_id), origin_units * 8)),
             }
         };
         (role, (0..).zip(raw).map(entry).collect())
@@ -128,7 +126,14 @@ proptest! {
     }
 
     #[test]
-    fn payloads(coordinator in any::<u16>(), parts in 1..=u16::MAX, ops in any::<u32>(), seqno in 1..=u64::MAX, len in any::<u64>()) {
+    fn payloads(
+        coordinator in 0..names::SHARDS_MAX,
+        parts in 1..=names::SHARDS_MAX,
+        ops in 0_u32..=1 << 30,
+        seqno in 1..=u64::MAX,
+        units in 3_u64 << 30..=SEGMENT_LEN_MAX / 8,
+    ) {
+        let len = units * 8;
         let part = BatchPart {
             coordinator: ShardId(coordinator),
             parts,
@@ -244,7 +249,7 @@ proptest! {
         turn in any::<u64>(),
         salt in any::<u32>(),
         first in 0..u64::MAX / 2,
-        groups in vec(vec((0_u16..256, any::<u64>(), any::<u64>(), bytes(700)), 1..5), 0..5),
+        groups in vec(vec((0_u16..256, any::<u64>(), 0..1_u64 << 34, bytes(700)), 1..5), 0..5),
     ) {
         let header = journal::Header { uuid: samples::UUID, turn, salt };
         let mut file = header.encode().to_vec();

@@ -1,6 +1,19 @@
-//! One small example of every file, the same in all tests.
+//! One small example of every file, the same in all tests. All of them belong to one store, as it
+//! stands at one moment: after a power cut, before it is opened again.
+//!
+//! Of the store's 16 shards this is number 6; what the other ones hold is not shown.
+//!
+//! | file | what |
+//! |---|---|
+//! | segment 7 | log, sealed: seqnos 101 to 109 |
+//! | segment 8 | log, open: seqnos 110 to 112. Space behind them is allocated |
+//! | segment 9 | merged from segments below 7, which are gone |
+//! | hints | of 7 and 9. A writer removes them once `KEYDIR` stands; they may as well still be there |
+//! | `MANIFEST` | lists the three segments; the horizon is at 109 |
+//! | `KEYDIR` | as of seqno 109: points into 7 and 9 |
+//! | `JOURNAL-0` | two groups with all of segment 8, then what an earlier turn left behind, on purpose |
 
-use caskade_codec::hash::SECRET_LEN;
+use caskade_codec::hash::{KeyHasher, SECRET_LEN, keydir_bits};
 use caskade_codec::hint::{Binding, Builder, Class, Entry};
 use caskade_codec::ids::{SegmentId, Seqno, ShardId, StoreUuid};
 use caskade_codec::journal::{self, GroupBuilder, Range};
@@ -9,9 +22,10 @@ use caskade_codec::meta::StoreMeta;
 use caskade_codec::record::{self, BatchPart, Draft, Flags, Frame, Kind, Marker, Record};
 use caskade_codec::segment::{self, Role, Scanner, Sealed, Tally};
 use caskade_codec::snapshot::{self, Position, Segment};
+use std::collections::BTreeMap;
 
 pub(crate) const UUID: StoreUuid = StoreUuid(*b"caskade-uuid-016");
-pub(crate) const SHARD: ShardId = ShardId(3);
+pub(crate) const SHARD: ShardId = ShardId(6);
 
 pub(crate) fn secret() -> [u8; SECRET_LEN] {
     std::array::from_fn(|index| (index as u8).wrapping_mul(73).wrapping_add(41))
@@ -31,6 +45,10 @@ pub(crate) fn log_header() -> segment::Header {
     }
 }
 
+pub(crate) fn open_header() -> segment::Header {
+    segment::Header { id: SegmentId(8), salt: 0x1111_2222, ..log_header() }
+}
+
 pub(crate) fn merged_header() -> segment::Header {
     segment::Header { id: SegmentId(9), role: Role::Merged, salt: 0x0BAD_5EED, ..log_header() }
 }
@@ -40,41 +58,69 @@ pub(crate) fn put<'a>(seqno: u64, key: &'a [u8], value: &'a [u8]) -> Draft<'a> {
     Draft { kind, flags, seqno: Seqno(seqno), expiry, key, value }
 }
 
-/// A put, one that expires, a tombstone, a batch of two, a marker, an empty put, a compressed one.
-pub(crate) fn log_file() -> Vec<u8> {
-    let batched = Draft { flags: Flags::IN_BATCH, ..put(105, b"batched", b"one") };
-    let deleted =
-        Draft { kind: Kind::Tombstone, flags: Flags::IN_BATCH, ..put(106, b"and deleted", b"") };
-    let part = BatchPart {
+/// `abc` ten times over, compressed: the length of the original, then an LZ4 block by hand. Three
+/// literals, a match of 22 bytes at distance 3, five literals.
+pub(crate) const PACKED: &[u8] = b"\x1E\0\0\0\x3Fabc\x03\0\x03\x50bcabc";
+
+fn batch_operations() -> [Draft<'static>; 2] {
+    [
+        Draft { flags: Flags::IN_BATCH, ..put(105, b"cherry", b"one") },
+        Draft { kind: Kind::Tombstone, flags: Flags::IN_BATCH, ..put(106, b"island", b"") },
+    ]
+}
+
+/// The other part is in shard 1, whose horizon is above 4711.
+pub(crate) fn batch_part() -> BatchPart {
+    BatchPart {
         coordinator: ShardId(1),
         parts: 2,
         ops: 2,
         coordinator_seqno: Seqno(4711),
-        bytes: (batched.frame_len() + deleted.frame_len()) as u64,
-    };
+        bytes: batch_operations().iter().map(|draft| draft.frame_len() as u64).sum(),
+    }
+}
+
+/// A put, one that expires, a tombstone, a batch of two, a marker, an empty put, a compressed one.
+pub(crate) fn log_file() -> Vec<u8> {
+    let [batched, deleted] = batch_operations();
     let marker = Marker { durable: Seqno(106) };
     write(
         &log_header(),
         &[
-            put(101, b"hello", b"world"),
-            Draft { expiry: Some(1_760_000_060_000), ..put(102, b"session", b"expires") },
-            Draft { kind: Kind::Tombstone, ..put(103, b"hello", b"") },
-            Draft { kind: Kind::Batch, ..put(104, b"", &part.encode()) },
+            put(101, b"melon", b"green"),
+            Draft { expiry: Some(1_760_000_060_000), ..put(102, b"avatar", b"expires") },
+            Draft { kind: Kind::Tombstone, ..put(103, b"melon", b"") },
+            Draft { kind: Kind::Batch, ..put(104, b"", &batch_part().encode()) },
             batched,
             deleted,
             Draft { kind: Kind::Marker, ..put(107, b"", &marker.encode()) },
             put(108, b"", b""),
-            Draft { flags: Flags::LZ4, ..put(109, b"packed", b"opaque to the format") },
+            Draft { flags: Flags::LZ4, ..put(109, b"salt", PACKED) },
         ],
     )
 }
 
+/// Three frames, and space that was allocated ahead.
+pub(crate) fn open_file() -> Vec<u8> {
+    let mut file = write(
+        &open_header(),
+        &[
+            put(110, b"melon", b"ripe"),
+            Draft { expiry: Some(1_760_000_090_000), ..put(111, b"north", b"cold") },
+            Draft { kind: Kind::Tombstone, ..put(112, b"red", b"") },
+        ],
+    );
+    file.resize(512, 0);
+    file
+}
+
+/// Of its records the log has deleted `island` since, and `mu` is a tombstone.
 pub(crate) fn merged_file() -> Vec<u8> {
-    let expiring = Draft { expiry: Some(1_760_000_060_000), ..put(102, b"session", b"expires") };
-    let tombstone = Draft { kind: Kind::Tombstone, ..put(103, b"hello", b"") };
+    let expiring = Draft { expiry: Some(1_760_000_070_000), ..put(52, b"nu", b"expires") };
+    let tombstone = Draft { kind: Kind::Tombstone, ..put(60, b"mu", b"") };
     write(
         &merged_header(),
-        &[put(105, b"batched", b"one"), expiring, tombstone, put(8, b"old", b"1")],
+        &[put(95, b"red", b"apple"), expiring, tombstone, put(8, b"island", b"1")],
     )
 }
 
@@ -117,21 +163,17 @@ pub(crate) fn binding(header: &segment::Header) -> Binding {
     Binding { uuid: header.uuid, shard: header.shard, id: header.id, role: header.role }
 }
 
-/// What the hint of a segment says. Hashes and origins are made up.
+/// The hash bits of a key of the sample store.
+pub(crate) fn hash_bits(key: &[u8]) -> u32 {
+    keydir_bits(KeyHasher::new(&secret()).hash(key))
+}
+
+/// What the hint of a segment says.
 pub(crate) fn entries(file: &[u8], header: &segment::Header) -> Vec<Entry> {
     let entry = |(offset, record): (u64, Record<'_>)| {
         let class = Class::of(record.kind, record.expiry.is_some());
-        let hash = if class == Class::Other { 0 } else { 0x1357_0000 | record.seqno.0 as u32 };
-        let is_copied = header.role == Role::Merged && class.is_put();
-        let origin = is_copied.then_some((SegmentId(record.seqno.0 / 100), 640 - offset));
-        Entry {
-            offset,
-            frame_len: record.frame_len as u32,
-            class,
-            hash,
-            seqno: record.seqno,
-            origin,
-        }
+        let hash = if class == Class::Other { 0 } else { hash_bits(record.key) };
+        Entry { offset, frame_len: record.frame_len as u32, class, hash, seqno: record.seqno }
     };
     scan(file, header.salt).0.into_iter().map(entry).collect()
 }
@@ -153,44 +195,74 @@ pub(crate) fn manifest() -> Manifest {
     };
     let [log, merged] = [(log_file(), log_header()), (merged_file(), merged_header())]
         .map(|(file, header)| entry(header, State::Sealed(sealed(&file, header.salt))));
-    let open = segment::Header { id: SegmentId(8), salt: 0x1111_2222, ..log_header() };
     Manifest {
         uuid: UUID,
         shard: SHARD,
         generation: 12,
         next_segment: SegmentId(10),
         next_log_seqno: Seqno(110),
-        horizon: Seqno(106),
-        segments: vec![log, entry(open, State::Open), merged],
+        horizon: Seqno(109),
+        segments: vec![log, entry(open_header(), State::Open), merged],
     }
 }
 
+/// The segments that the keydir points into, with their slots.
+pub(crate) fn covered() -> [(u32, segment::Header, Vec<u8>); 2] {
+    [(1, log_header(), log_file()), (300, merged_header(), merged_file())]
+}
+
+/// Hash bits, location and frame length of every key's newest record, if that is a put.
+fn live() -> Vec<(u32, u64, u64)> {
+    let files = covered();
+    let mut newest = BTreeMap::new();
+    for (slot, header, file) in &files {
+        for (offset, record) in scan(file, header.salt).0 {
+            let is_newer = newest
+                .get(record.key)
+                .is_none_or(|(_, _, other): &(_, _, Record<'_>)| other.seqno < record.seqno);
+            if record.kind.has_key() && is_newer {
+                newest.insert(record.key, (u64::from(*slot), offset, record));
+            }
+        }
+    }
+    let puts = newest.into_values().filter(|(_, _, record)| record.kind == Kind::Put);
+    puts.map(|(slot, offset, record)| {
+        let len = record.frame_len as u64;
+        (hash_bits(record.key), slot << 40 | len.div_ceil(64) << 32 | (offset / 8), len)
+    })
+    .collect()
+}
+
 pub(crate) fn keydir_header() -> snapshot::Header {
-    let segment = |slot, id, len| Segment {
-        slot,
-        id: SegmentId(id),
-        len,
-        live_bytes: len - 64,
-        live_records: len / 40,
+    let live = live();
+    let segment = |(slot, header, file): (u32, segment::Header, Vec<u8>)| {
+        let lens = live.iter().filter(|(_, location, _)| location >> 40 == u64::from(slot));
+        Segment {
+            slot,
+            id: header.id,
+            len: file.len() as u64,
+            live_bytes: lens.clone().map(|(_, _, len)| len).sum(),
+            live_records: lens.count() as u64,
+        }
     };
     snapshot::Header {
         uuid: UUID,
         shard: SHARD,
-        keys: 4,
+        keys: live.len() as u64,
         seqno: Seqno(109),
-        position: Position { segment: SegmentId(8), offset: 64 },
+        position: Position { segment: SegmentId(9), offset: merged_file().len() as u64 },
         leaves: 2,
-        segments: vec![segment(1, 7, 424), segment(300, 9, 224)],
+        segments: covered().map(segment).into(),
     }
 }
 
 /// First hash and entries of each leaf.
 pub(crate) fn leaves() -> [(u32, Vec<(u32, u64)>); 2] {
-    let location = |slot: u64, class: u64, units: u64| slot << 40 | class << 32 | units;
-    [
-        (0, vec![(0x0102_0304, location(1, 1, 8)), (0x0000_0005, location(300, 1, 0x1234))]),
-        (0x8000_0000, vec![(0x8000_0000, location(1, 2, 13)), (0x8000_FFFF, location(1, 255, 17))]),
-    ]
+    let (low, high) = live()
+        .into_iter()
+        .map(|(hash, location, _)| (hash, location))
+        .partition(|(hash, _)| *hash < 0x8000_0000);
+    [(0, low), (0x8000_0000, high)]
 }
 
 pub(crate) fn keydir() -> Vec<u8> {
@@ -205,24 +277,27 @@ pub(crate) fn journal_header() -> journal::Header {
     journal::Header { uuid: UUID, turn: 5, salt: 0x7EA7_0001 }
 }
 
+/// The open segment in three ranges: its header with the first frame, the second frame, and the
+/// third one without its padding, for a range is any run of bytes.
 pub(crate) fn ranges(file: &[u8]) -> [Vec<Range<'_>>; 2] {
-    let range = |offset: usize, len: usize| Range {
+    let range = |offset: usize, end: usize| Range {
         shard: SHARD,
-        segment: SegmentId(7),
+        segment: open_header().id,
         offset: offset as u64,
-        bytes: &file[offset..offset + len],
+        bytes: &file[offset..end],
     };
-    [vec![range(64, 32), range(96, 48)], vec![range(144, 27)]]
+    [vec![range(0, 96), range(96, 136)], vec![range(136, 136 + 23)]]
 }
 
-/// Two groups, then what an earlier turn left behind.
+/// Two groups, then one that an earlier turn of this file left behind: it ends the journal.
 pub(crate) fn journal() -> Vec<u8> {
-    let log = log_file();
+    let (open, log) = (open_file(), log_file());
     let mut file = journal_header().encode().to_vec();
-    let stale = journal::Header { turn: 4, ..journal_header() };
-    let [first, second] = ranges(&log);
+    let earlier = journal::Header { turn: 3, salt: 0x7EA7_0000, ..journal_header() };
+    let [first, second] = ranges(&open);
+    let old = Range { shard: SHARD, segment: log_header().id, offset: 64, bytes: &log[64..96] };
     let groups =
-        [(journal_header(), 0, &first), (journal_header(), 1, &second), (stale, 2, &first)];
+        [(journal_header(), 0, &first), (journal_header(), 1, &second), (earlier, 2, &vec![old])];
     for (header, number, ranges) in groups {
         let mut builder = GroupBuilder::new();
         for range in ranges {

@@ -1,3 +1,10 @@
 //! Integration tests of the engine: one binary.
 
 mod basics;
+mod failing_calls;
+mod faults;
+mod features;
+mod model;
+mod rig;
+mod scenarios;
+mod stress;

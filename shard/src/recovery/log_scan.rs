@@ -47,9 +47,8 @@ pub(super) enum Order {
     Any,
 }
 
-/// Reads the frames of `segment` in its first `len` bytes.
-pub(super) fn scan(segment: &Segment, len: u64, order: Order, hasher: &KeyHasher) -> LogScan {
-    let bytes = segment.published(len);
+/// Reads the frames of `segment`, whose file begins with `bytes`.
+pub(super) fn scan(segment: &Segment, bytes: &[u8], order: Order, hasher: &KeyHasher) -> LogScan {
     let mut scan = LogScan { end: HEADER_LEN as u64, ..LogScan::default() };
     if bytes.len() < HEADER_LEN {
         return scan;

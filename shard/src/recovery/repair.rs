@@ -19,7 +19,7 @@ use crate::error::{At, Error, Result};
 use crate::keydir;
 use crate::log_file::LogFile;
 use crate::shard::{Ended, Recovered, Shard};
-use crate::storage::{Access, EntryKind};
+use crate::storage::{Access, DirEntry, EntryKind};
 
 impl ShardScan {
     /// Builds the shard, and repairs its directory unless the store is opened read-only.
@@ -98,6 +98,10 @@ impl ShardScan {
         let mut candidates = Vec::new();
         let mut has_batches = false;
         for scan in &mut self.sealed {
+            if scan.is_dropped {
+                self.segments.release(scan.segment.slot);
+                continue;
+            }
             self.segments.insert(Arc::clone(&scan.segment));
             match &mut scan.source {
                 Source::Covered => {}
@@ -109,9 +113,11 @@ impl ShardScan {
             }
         }
         for open in &mut self.open {
-            if let (Some(found), false) = (&mut open.found, open.is_dropped)
-                && found.scan.end > HEADER_LEN as u64
-            {
+            let Some(found) = &mut open.found else { continue };
+            if open.is_dropped || found.scan.end <= HEADER_LEN as u64 {
+                // Its id may be used again; a second segment of that id must not be in the table.
+                self.segments.release(found.segment.slot);
+            } else {
                 self.segments.insert(Arc::clone(&found.segment));
                 has_batches |= !found.scan.batches.is_empty();
                 candidates.append(&mut found.scan.candidates);
@@ -134,7 +140,7 @@ impl ShardScan {
     /// gets a number above all that were ever seen.
     fn apply_cut(&mut self, ctx: &Context) -> Result<()> {
         let mut entries = Vec::new();
-        for scan in &self.sealed {
+        for scan in self.sealed.iter().filter(|scan| !scan.is_dropped) {
             let sealed = match (&scan.source, scan.entry.sealed()) {
                 (Source::Log(log), Some(before)) if log.end < before.len => {
                     scan.segment.shrink_readable(log.end);
@@ -173,7 +179,7 @@ impl ShardScan {
 
     /// Gives back what a file has beyond its sealed length: a power cut may have undone its cut.
     fn trim_sealed(&self, ctx: &Context) {
-        for scan in &self.sealed {
+        for scan in self.sealed.iter().filter(|scan| !scan.is_dropped) {
             let len = scan.segment.readable();
             if scan.file_len > len
                 && let Ok(file) = ctx.storage.open(&scan.segment.path, Access::ReadWrite)
@@ -188,7 +194,7 @@ impl ShardScan {
         let entries = ctx.storage.list_dir(&self.dir).at("list", &self.dir)?;
         let is_listed = |id: SegmentId| self.manifest.segments.iter().any(|e| e.id == id);
         let is_in_use = |id: SegmentId| {
-            let is_sealed = self.sealed.iter().any(|scan| scan.entry.id == id);
+            let is_sealed = self.sealed.iter().any(|scan| scan.entry.id == id && !scan.is_dropped);
             let open = self.open.iter().find(|open| open.entry.id == id);
             is_listed(id)
                 && (is_sealed
@@ -196,18 +202,26 @@ impl ShardScan {
                         open.found.as_ref().is_some_and(|f| f.scan.end > HEADER_LEN as u64)
                     }))
         };
-        for entry in entries {
-            let is_leftover = entry.kind == EntryKind::File
+        let is_leftover = |entry: &DirEntry| {
+            entry.kind == EntryKind::File
                 && match FileName::parse(&entry.name) {
                     FileName::Segment(id) => !is_in_use(id),
                     FileName::Hint(id) => !is_listed(id),
                     FileName::Temporary => true,
                     FileName::Manifest | FileName::Keydir | FileName::Unknown => false,
-                };
-            if is_leftover {
-                let path = self.dir.join(&entry.name);
-                ctx.storage.remove(&path).at("remove", &path)?;
-            }
+                }
+        };
+        let leftovers: Vec<_> = entries.iter().filter(|entry| is_leftover(entry)).collect();
+        if !leftovers.is_empty() {
+            // The manifest that disowns them may have got its name just before the last life ended.
+            // Were that undone by a power cut, the older one would miss what is removed here.
+            ctx.storage.sync_dir(&self.dir).map_err(|fault| {
+                ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
+            })?;
+        }
+        for entry in leftovers {
+            let path = self.dir.join(&entry.name);
+            ctx.storage.remove(&path).at("remove", &path)?;
         }
         Ok(())
     }

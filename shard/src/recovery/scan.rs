@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use caskade_codec::hint::{Binding, Hint};
 use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 use caskade_codec::manifest::{self, Manifest, SegmentEntry, State};
-use caskade_codec::segment::{HEADER_LEN, Role, Sealed};
+use caskade_codec::segment::{self, HEADER_LEN, Role, Sealed};
 use caskade_codec::{FORMAT_VERSION, names};
 use rayon::prelude::*;
 
@@ -48,6 +48,8 @@ pub(super) struct SealedScan {
     pub(super) segment: Arc<Segment>,
     pub(super) source: Source,
     pub(super) file_len: u64,
+    /// It lies wholly behind a cut.
+    pub(super) is_dropped: bool,
 }
 
 /// Where a sealed segment's records come from.
@@ -96,6 +98,7 @@ impl ShardScan {
         request: &Request<'_>,
         journal: &JournalScan,
     ) -> Result<Self> {
+        span!("recover", shard = id.0);
         let dir = ctx.path.join(names::shard(id));
         let (manifest, manifest_is_whole) = read_manifest(ctx, id, &dir)?;
         let total = manifest.segments.len() as u64;
@@ -214,6 +217,10 @@ impl ShardScan {
             path,
         };
         let segment = Arc::new(Segment::new(identity, map, readable));
+        if let Err(reason) = check_header(ctx, &segment) {
+            let error = segment.corrupt(0, &reason);
+            notes.lose(request, error, self.loss(entry.id, 0, HEADER_LEN as u64, reason))?;
+        }
         if file_len < sealed.len {
             let reason = format!("the file has {file_len} of {} bytes", sealed.len);
             let error = segment.corrupt(file_len, &reason);
@@ -244,7 +251,7 @@ impl ShardScan {
                 )),
             }
         };
-        Ok((SealedScan { entry: *entry, segment, source, file_len }, notes))
+        Ok((SealedScan { entry: *entry, segment, source, file_len, is_dropped: false }, notes))
     }
 
     fn scan_sealed(
@@ -260,7 +267,7 @@ impl ShardScan {
             Role::Log => Order::Dense,
             Role::Merged => Order::Any,
         };
-        let mut scan = log_scan::scan(segment, sealed.len, order, &ctx.hasher);
+        let mut scan = log_scan::scan(segment, segment.published(sealed.len), order, &ctx.hasher);
         // Everything in a sealed segment was durable, so that whatever is bad here is corruption.
         while scan.end < sealed.len {
             let reason = scan.rest.fault.take().unwrap_or_else(|| "zeros".to_owned());
@@ -268,6 +275,12 @@ impl ShardScan {
             let next = log_scan::resume(&mut scan, segment, sealed.len, &ctx.hasher);
             let bytes = next - at;
             notes.lose(request, error, self.loss(entry.id, at, bytes, reason))?;
+        }
+        if notes.losses.is_empty() && scan.tally.finish() != *sealed {
+            let at = HEADER_LEN as u64;
+            let reason = "its records are not those that were sealed".to_owned();
+            let error = segment.corrupt(at, &reason);
+            notes.lose(request, error, self.loss(entry.id, at, sealed.len - at, reason))?;
         }
         Ok(scan)
     }
@@ -295,7 +308,7 @@ impl ShardScan {
             .into_par_iter()
             .map(|entry| {
                 request.check_stop()?;
-                let found = self.read_one_open(ctx, &entry, access, journal)?;
+                let found = self.read_one_open(ctx, request, &entry, access, journal)?;
                 request.progress.segments_done.fetch_add(1, Ordering::Relaxed);
                 Ok(OpenScan { entry, found, is_dropped: false })
             })
@@ -306,6 +319,7 @@ impl ShardScan {
     fn read_one_open(
         &self,
         ctx: &Context,
+        request: &Request<'_>,
         entry: &SegmentEntry,
         access: Access,
         journal: &JournalScan,
@@ -315,7 +329,10 @@ impl ShardScan {
             Ok(file) => file,
             // Ids are listed ahead of their use. If data was lost, the numbers have a gap.
             Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
-                if journal.ranges(self.id, entry.id).is_empty() {
+                let ends =
+                    journal.ranges(self.id, entry.id).iter().map(|(at, b)| at + b.len() as u64);
+                // A header alone is no loss: a segment without records is removed.
+                if ends.max().is_none_or(|end| end <= HEADER_LEN as u64) {
                     return Ok(None);
                 }
                 return Err(Error::MissingSegment { shard: self.id, segment: entry.id, path });
@@ -339,7 +356,23 @@ impl ShardScan {
             path,
         };
         let segment = Arc::new(Segment::new(identity, map, file_len));
-        let scan = log_scan::scan(&segment, file_len, Order::Dense, &ctx.hasher);
+        let scan = if request.read_only {
+            // A writer may cut the file to its records at any moment, and a mapped byte that is no
+            // longer in the file is a fatal signal. What is read here stays ours.
+            let bytes = read_what_is_there(&*file, file_len).at("read", &segment.path)?;
+            let scan = log_scan::scan(&segment, &bytes, Order::Dense, &ctx.hasher);
+            segment.shrink_readable(scan.end);
+            scan
+        } else {
+            log_scan::scan(&segment, segment.published(file_len), Order::Dense, &ctx.hasher)
+        };
+        // The header came before the first record, and lies in the same sector.
+        if scan.end > HEADER_LEN as u64
+            && let Err(reason) = check_header(ctx, &segment)
+            && request.mode != RecoveryMode::Salvage
+        {
+            return Err(segment.corrupt(0, reason));
+        }
         Ok(Some(OpenFound { segment, file, file_len, scan }))
     }
 
@@ -347,6 +380,11 @@ impl ShardScan {
     fn follow_log(&mut self, request: &Request<'_>) -> Result<()> {
         let mut expected = self.manifest.next_log_seqno;
         let mut broken: Option<Break> = None;
+        let firsts: Vec<Option<Seqno>> = self
+            .open
+            .iter()
+            .map(|open| open.found.as_ref().and_then(|found| found.scan.first))
+            .collect();
         for (index, open) in self.open.iter_mut().enumerate() {
             let Some(found) = &mut open.found else { continue };
             self.report.segments_scanned += 1;
@@ -378,6 +416,11 @@ impl ShardScan {
                 expected = head.seqno;
             }
             let fault = scan.rest.fault.take();
+            // Numbers without a gap prove that nothing is missing: what stands behind the last
+            // record here is what the device held before, and the journal restored the rest.
+            if firsts[index + 1..].iter().flatten().next() == Some(&expected) {
+                continue;
+            }
             if let Some(reason) = fault.or_else(|| incomplete.map(|_| "a batch is cut off".into()))
             {
                 broken = Some(Break {
@@ -471,8 +514,8 @@ impl ShardScan {
 
     pub(super) fn logs(&self) -> impl Iterator<Item = &LogScan> {
         let sealed = self.sealed.iter().filter_map(|scan| match &scan.source {
-            Source::Log(log) => Some(&**log),
-            Source::Covered | Source::Hint(_) => None,
+            Source::Log(log) if !scan.is_dropped => Some(&**log),
+            Source::Log(_) | Source::Covered | Source::Hint(_) => None,
         });
         let open = self.open.iter().filter(|open| !open.is_dropped);
         sealed.chain(open.filter_map(|open| open.found.as_ref()).map(|found| &found.scan))
@@ -487,16 +530,25 @@ impl ShardScan {
         self.is_cut = true;
         self.next_seqno = self.next_seqno.max(head.seqno.next());
         let mut lost = 0;
-        for scan in &mut self.sealed {
-            if let Source::Log(log) = &mut scan.source
-                && scan.entry.role == Role::Log
-                && log.last.is_some_and(|last| last >= head.seqno)
-            {
-                self.next_seqno = self.next_seqno.max(log.last.map_or(Seqno::NONE, Seqno::next));
-                let at =
-                    if scan.entry.id == head.segment { head.offset } else { HEADER_LEN as u64 };
-                lost += log.end - at;
-                log.cut(&scan.segment, at, head.seqno);
+        // Merged segments lie below the horizon, and a batch that does is never cut.
+        let is_log = |scan: &&mut SealedScan| scan.entry.role == Role::Log && !scan.is_dropped;
+        for scan in self.sealed.iter_mut().filter(is_log) {
+            let Some(sealed) = scan.entry.sealed().filter(|s| s.max_seqno >= head.seqno) else {
+                continue;
+            };
+            self.next_seqno = self.next_seqno.max(sealed.max_seqno.next());
+            match &mut scan.source {
+                Source::Log(log) if scan.entry.id == head.segment => {
+                    lost += log.end - head.offset;
+                    log.cut(&scan.segment, head.offset, head.seqno);
+                    // The batch may have been all there was.
+                    scan.is_dropped = head.offset <= HEADER_LEN as u64;
+                }
+                // Whole segments behind the cut go, however they were read.
+                _ => {
+                    lost += sealed.len - HEADER_LEN as u64;
+                    scan.is_dropped = true;
+                }
             }
         }
         for open in &mut self.open {
@@ -555,6 +607,31 @@ impl SealedNotes {
         self.losses.push(loss);
         if request.mode == RecoveryMode::Salvage { Ok(()) } else { Err(error) }
     }
+}
+
+/// The first `len` bytes of a file, or fewer if it was cut meanwhile.
+fn read_what_is_there(file: &dyn File, len: u64) -> std::io::Result<Vec<u8>> {
+    loop {
+        let mut bytes = vec![0; len.min(file.len()?) as usize];
+        match file.read_exact_at(&mut bytes, 0) {
+            Err(fault) if fault.kind() == std::io::ErrorKind::UnexpectedEof => {}
+            answer => return answer.map(|()| bytes),
+        }
+    }
+}
+
+/// Whether the file is the segment that the manifest means.
+fn check_header(ctx: &Context, segment: &Segment) -> std::result::Result<(), String> {
+    let header = segment::Header::decode(segment.published(HEADER_LEN as u64))
+        .map_err(|fault| format!("the segment's header: {fault}"))?;
+    let expected = segment::Header {
+        uuid: ctx.uuid,
+        shard: segment.shard,
+        id: segment.id,
+        role: segment.role,
+        salt: segment.salt,
+    };
+    if header == expected { Ok(()) } else { Err("the file is another segment".to_owned()) }
 }
 
 /// Writes what the journal holds of a segment to where it belongs, where it is missing.

@@ -192,6 +192,11 @@ impl Faults<'_> {
         self.disk.state().faults.crash = Some((number, effect));
     }
 
+    /// Takes a planned crash back, if it did not happen yet.
+    pub fn forget_crash(&self) {
+        self.disk.state().faults.crash = None;
+    }
+
     /// Shows every call to `rule` first. It runs under the disk's mutex: it must not call the disk.
     pub fn set_rule(&self, rule: impl FnMut(&Call) -> Verdict + Send + 'static) {
         self.disk.state().faults.rule = Some(Box::new(rule));

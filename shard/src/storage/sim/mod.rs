@@ -118,6 +118,12 @@ impl SimDisk {
         std::mem::take(&mut self.state().crashed)
     }
 
+    /// As [`SimDisk::crashed`], without resetting it.
+    #[must_use]
+    pub fn is_crashed(&self) -> bool {
+        self.state().crashed
+    }
+
     /// The fault controls.
     #[must_use]
     pub fn faults(&self) -> Faults<'_> {

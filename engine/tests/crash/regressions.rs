@@ -1,0 +1,267 @@
+//! Bugs that seeds found, each as the shortest story that shows it.
+
+use std::path::Path;
+
+use caskade::{Background, Batch, Builder, Db, Durability, WriteOptions};
+use caskade_shard::storage::sim::{
+    Call, Chooser, CrashEffect, Op, Pending, Repeat, SECTOR_BYTES, SimDisk, Verdict,
+};
+
+const ENOSPC: i32 = 28;
+
+fn builder(disk: &SimDisk, shards: u16) -> Builder {
+    Db::builder("/db")
+        .storage(disk.storage())
+        .background(Background::Manual)
+        .shards(shards)
+        .segment_bytes_max(4096)
+        .segment_bytes_min(512)
+        .journal_bytes(8 << 10)
+}
+
+fn open(disk: &SimDisk, shards: u16) -> Db {
+    builder(disk, shards).open().expect("opens")
+}
+
+fn durably() -> WriteOptions {
+    WriteOptions::new().durability(Durability::Sync)
+}
+
+fn get(db: &Db, key: &[u8]) -> Option<Vec<u8>> {
+    db.get(key).expect("gets").map(Vec::from)
+}
+
+/// Keys of the shards 0 and 1, by trying.
+fn keys_by_shard(db: &Db) -> [Vec<Vec<u8>>; 2] {
+    let mut keys = [Vec::new(), Vec::new()];
+    for index in 0..40_u8 {
+        let key = vec![b'k', index];
+        let version = db.put(&key, b"first").expect("puts");
+        keys[(version.to_u64() >> 56) as usize].push(key);
+    }
+    db.sync().expect("syncs");
+    keys
+}
+
+fn keep_nothing(_: &Pending<'_>) -> bool {
+    false
+}
+
+/// Makes the process die in the first call of this kind on a path that ends so.
+fn die_in(disk: &SimDisk, op: Op, end: &'static str, effect: CrashEffect) {
+    let mut is_done = false;
+    disk.faults().set_rule(move |call: &Call| {
+        if !is_done && call.op == op && call.path.ends_with(end) {
+            is_done = true;
+            return Verdict::Crash(effect);
+        }
+        Verdict::Proceed
+    });
+}
+
+#[test]
+fn a_segment_found_empty_does_not_shadow_the_next_one_of_its_id() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk, 1);
+    db.put(b"key", &[1; 100]).expect("puts");
+    // Makes the next segment ready; the kill leaves it behind, empty.
+    db.run_background();
+    disk.kill();
+    drop(db);
+    let db = open(&disk, 1);
+    for round in 2..12 {
+        db.put(b"key", &[round; 100]).expect("puts");
+    }
+    db.compact().expect("compacts what was written under the id of the empty one");
+    assert_eq!(get(&db, b"key"), Some(vec![11; 100]));
+    assert_eq!(db.stats().total.live_bytes, 128, "20 and 3 and 100, padded");
+}
+
+#[test]
+fn a_broken_batch_ends_the_log_before_sealed_segments_too() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk, 2);
+    let [here, there] = keys_by_shard(&db);
+    let mut batch = Batch::new();
+    batch.put(&here[0], b"batch").put(&there[0], b"batch");
+    db.write(&batch).expect("writes");
+    // Fills segments of the first shard, and seals them: they are durable, the second shard is not.
+    for round in 0..30 {
+        db.put(&here[1], &[round; 100]).expect("puts");
+    }
+    while db.run_background() {}
+    assert!(db.stats().shards[0].sealed > 2, "{:?}", db.stats().shards[0]);
+    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
+        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
+            !file.starts_with("/db/shard-001")
+        }
+        Pending::Entry { .. } => true,
+    });
+    drop(db);
+    let db = open(&disk, 2);
+    let is_there = [&here[0], &there[0]].map(|key| get(&db, key) == Some(b"batch".to_vec()));
+    assert_eq!(is_there[0], is_there[1], "half a batch");
+    if !is_there[0] {
+        assert_eq!(get(&db, &here[1]), Some(b"first".to_vec()), "a write from behind the cut");
+    }
+}
+
+#[test]
+fn horizons_that_a_full_disk_kept_down_rise_together_later() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk, 2);
+    let [here, there] = keys_by_shard(&db);
+    db.compact().expect("compacts");
+    let mut batch = Batch::new();
+    batch.put(&here[0], b"batch").put(&there[0], b"batch");
+    db.write(&batch).expect("writes");
+    // Settling begins with the manifest of the first shard, which does not fit now.
+    disk.faults().set_rule(|call: &Call| {
+        let is_hit = call.op == Op::Create && call.path == Path::new("/db/shard-000/MANIFEST.tmp");
+        if is_hit { Verdict::Fail(ENOSPC) } else { Verdict::Proceed }
+    });
+    db.merge_chosen(|shard, _| shard == 1).expect_err("there is no space to settle");
+    disk.faults().clear();
+    // The part of the second shard is sealed and moves to a segment that knows of no batches.
+    while db.run_background() {}
+    for round in 0..30 {
+        db.put(&there[1], &[round; 100]).expect("puts");
+    }
+    while db.run_background() {}
+    db.merge_chosen(|shard, _| shard == 1).expect("merges");
+    disk.kill();
+    drop(db);
+    let db = open(&disk, 2);
+    for key in [&here[0], &there[0]] {
+        assert_eq!(get(&db, key), Some(b"batch".to_vec()), "acknowledged, and only killed");
+    }
+}
+
+#[test]
+fn a_durable_delete_of_what_is_gone_makes_that_durable() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk, 1);
+    db.put_with(b"key", b"value", durably()).expect("puts");
+    assert!(db.delete(b"key").expect("deletes"));
+    assert!(!db.delete_with(b"key", durably()).expect("deletes"));
+    disk.power_cut_with(&mut keep_nothing);
+    drop(db);
+    assert_eq!(get(&open(&disk, 1), b"key"), None);
+}
+
+#[test]
+fn a_manifest_that_was_renamed_but_not_synced_is_synced_before_files_go() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk, 1);
+    for round in 0..30 {
+        db.put(b"key", &[round; 100]).expect("puts");
+    }
+    db.sync().expect("syncs");
+    while db.run_background() {}
+    // The merge dies when its manifest has taken the old one's place, before the sync.
+    die_in(&disk, Op::Rename, "MANIFEST.tmp", CrashEffect::Whole);
+    db.compact().expect_err("the process dies");
+    assert!(disk.crashed());
+    drop(db);
+    disk.faults().clear();
+    // This life removes the merge's inputs, and dies at once.
+    drop(open(&disk, 1));
+    disk.power_cut_with(&mut |pending: &Pending<'_>| {
+        !matches!(pending, Pending::Entry { op: Op::Rename, .. })
+    });
+    assert_eq!(get(&open(&disk, 1), b"key"), Some(vec![29; 100]));
+}
+
+#[test]
+fn a_store_file_that_was_renamed_but_not_synced_is_synced_by_the_next_life() {
+    let disk = SimDisk::new(1);
+    die_in(&disk, Op::Rename, "STORE.tmp", CrashEffect::Whole);
+    builder(&disk, 1).open().expect_err("the process dies");
+    assert!(disk.crashed());
+    disk.faults().clear();
+    let db = open(&disk, 1);
+    db.put_with(b"key", b"value", durably()).expect("puts");
+    disk.power_cut_with(&mut keep_nothing);
+    drop(db);
+    assert_eq!(get(&open(&disk, 1), b"key"), Some(b"value".to_vec()));
+}
+
+/// Keeps nothing, and finds what another file left on the device where a file was extended.
+struct Stale;
+
+impl Chooser for Stale {
+    fn keep(&mut self, pending: &Pending<'_>) -> bool {
+        !matches!(pending, Pending::Sector { .. })
+    }
+
+    fn stale(&mut self, sector: &mut [u8; SECTOR_BYTES]) -> bool {
+        sector.fill(0x55);
+        true
+    }
+}
+
+#[test]
+fn rubbish_behind_the_last_record_does_not_end_a_log_that_goes_on() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk, 1);
+    // Through the journal, over two segments whose own bytes never reach the disk.
+    for round in 0..5 {
+        db.put_with(&[round], &[round; 200], durably()).expect("puts");
+    }
+    assert!(db.stats().journal_commits > 0 && db.stats().total.segments_open > 1);
+    disk.power_cut_with(&mut Stale);
+    drop(db);
+    let db = open(&disk, 1);
+    for round in 0..5 {
+        assert_eq!(get(&db, &[round]), Some(vec![round; 200]), "{round}");
+    }
+}
+
+#[test]
+fn a_segment_of_which_the_journal_has_only_the_header_may_be_missing() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk, 2);
+    let [here, there] = keys_by_shard(&db);
+    while db.run_background() {}
+    // The batch goes to a new segment here, and finds no space there: nothing of it is kept.
+    disk.faults().set_rule(|call: &Call| {
+        let is_hit = call.op == Op::Create
+            && call.path.starts_with("/db/shard-001")
+            && call.path.extension().is_some_and(|end| end == "seg");
+        if is_hit { Verdict::Fail(ENOSPC) } else { Verdict::Proceed }
+    });
+    let large = vec![7; 3000];
+    let mut batch = Batch::new();
+    batch.put(&here[0], &large).put(&there[0], &large);
+    db.write(&batch).expect_err("there is no space");
+    disk.faults().clear();
+    db.sync().expect("syncs");
+    disk.kill();
+    drop(db);
+    // The first recovery removes the segment without records, the second one does without.
+    for _ in 0..2 {
+        let db = open(&disk, 2);
+        assert_eq!(get(&db, &here[0]), Some(b"first".to_vec()));
+        disk.kill();
+        drop(db);
+    }
+}
+
+#[test]
+fn a_write_that_failed_does_not_come_back() {
+    for call in 1..4 {
+        let disk = SimDisk::new(1);
+        disk.faults().set_allocate_unsupported(true);
+        let db = open(&disk, 1);
+        db.put(b"key", b"old").expect("puts");
+        disk.faults().fail_call(disk.faults().calls() + call, Repeat::Once, 5);
+        let answer = db.put(b"key", b"new");
+        disk.faults().clear();
+        disk.faults().set_allocate_unsupported(true);
+        let expected: &[u8] = if answer.is_ok() { b"new" } else { b"old" };
+        assert_eq!(get(&db, b"key").as_deref(), Some(expected));
+        disk.kill();
+        drop(db);
+        assert_eq!(get(&open(&disk, 1), b"key").as_deref(), Some(expected), "call {call}");
+    }
+}

@@ -1,0 +1,239 @@
+//! Bits that flip, files that are cut, files that are gone.
+
+use std::path::{Path, PathBuf};
+
+use caskade::{Error, LossKind, RecoveryMode};
+
+use crate::rig::{HOME, Rig, compare, contents, strip_indexes, tiny};
+
+const HEADER: u64 = 64;
+
+/// A closed store with one sealed segment of twelve records of equal length.
+fn sealed(indexes: bool) -> (Rig, PathBuf, u64) {
+    let mut rig = Rig::with(tiny(1).segment_bytes_min(4096).snapshot_on_close(false));
+    for key in 0..12_u8 {
+        rig.put([key], [key ^ 0x55; 35]);
+    }
+    rig.close();
+    if !indexes {
+        strip_indexes(&rig.disk, HOME);
+    }
+    let path = rig.files(0, ".seg").pop().expect("a segment");
+    // 20 bytes of header, a key of 1, a value of 35.
+    (rig, path, 56)
+}
+
+/// Each byte of each record: its key is corrupt, the others are readable, verify says where.
+#[test]
+fn a_flipped_bit_in_a_sealed_segment_is_told_by_key_and_place() {
+    let (rig, path, frame) = sealed(true);
+    let len = rig.disk.read_file(&path).unwrap().len() as u64;
+    assert_eq!(len, HEADER + 12 * frame);
+    for at in HEADER..len {
+        let disk = rig.disk.fork();
+        disk.flip_bit(&path, at, (at % 8) as u32).unwrap();
+        let db = rig.builder.clone().storage(disk.storage()).open().expect("the hint serves");
+        let damaged = (at - HEADER) / frame;
+        for key in 0..12_u8 {
+            match db.get(&[key]) {
+                Ok(value) => {
+                    assert_ne!(u64::from(key), damaged, "byte {at}");
+                    assert_eq!(value.expect("it is there"), &[key ^ 0x55; 35]);
+                }
+                Err(Error::Corrupt { shard, segment, offset, .. }) => {
+                    assert_eq!((shard.0, segment.0), (0, 1));
+                    assert_eq!((u64::from(key), offset), (damaged, HEADER + damaged * frame));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let places: Vec<_> = db
+            .verify(|_| true)
+            .unwrap()
+            .damage
+            .into_iter()
+            .map(|d| (d.shard, d.segment, d.offset))
+            .collect();
+        assert_eq!(places, [(0, 1, HEADER + damaged * frame)], "byte {at}");
+    }
+}
+
+/// The three ways to open it when there is no index.
+#[test]
+fn damage_below_a_durable_point_needs_salvage() {
+    let (rig, path, frame) = sealed(false);
+    let places = [2, 5, 6, 11];
+    for place in places {
+        rig.disk.flip_bit(&path, HEADER + place * frame + 30, 2).unwrap();
+    }
+    let before = rig.disk.read_file(&path).unwrap();
+    for mode in [RecoveryMode::Default, RecoveryMode::Strict] {
+        let error = rig.try_open(|options| options.recovery_mode(mode)).expect_err("damaged");
+        assert!(matches!(error, Error::Corrupt { offset, .. } if offset == HEADER + 2 * frame));
+        assert_eq!(rig.disk.read_file(&path).unwrap(), before, "nothing is touched");
+    }
+    let db = rig.try_open(|options| options.recovery_mode(RecoveryMode::Salvage)).unwrap();
+    let losses: Vec<_> = db.open_report().losses().cloned().collect();
+    assert!(losses.iter().all(|loss| loss.kind == LossKind::Corruption));
+    let spans: Vec<_> = losses.iter().map(|loss| (loss.offset, loss.bytes)).collect();
+    let expected =
+        [(2, 1), (5, 2), (11, 1)].map(|(first, count)| (HEADER + first * frame, count * frame));
+    assert_eq!(spans, expected);
+    let found = contents(&db);
+    assert_eq!(found.len(), 12 - places.len());
+    let mut model = rig.model.clone();
+    model.retain(|key, _| !places.contains(&u64::from(key[0])));
+    assert_eq!(found, model);
+    assert_eq!(db.verify(|_| true).unwrap().damage.len(), 3);
+    db.put(b"new", b"works").unwrap();
+    drop(db);
+    assert_eq!(rig.disk.read_file(&path).unwrap(), before, "salvage keeps the damaged segment");
+}
+
+/// A sealed segment that was cut off.
+#[test]
+fn a_shortened_segment_is_damage() {
+    let (rig, path, frame) = sealed(true);
+    let bytes = rig.disk.read_file(&path).unwrap();
+    for len in [0, 10, HEADER, HEADER + 3 * frame, HEADER + 3 * frame + 8, bytes.len() as u64 - 1] {
+        let disk = rig.disk.fork();
+        disk.write_file(&path, &bytes[..len as usize]).unwrap();
+        let options = rig.builder.clone().storage(disk.storage());
+        let error = options.clone().open().expect_err("it is shorter");
+        assert!(matches!(error, Error::Corrupt { .. }), "{len}: {error}");
+        let db = options.recovery_mode(RecoveryMode::Salvage).open().expect("salvages");
+        assert!(db.open_report().losses().count() > 0);
+        let kept = len.saturating_sub(HEADER) / frame;
+        for key in 0..12_u8 {
+            match db.get(&[key]) {
+                Ok(Some(value)) => {
+                    assert!(u64::from(key) < kept);
+                    assert_eq!(value, &[key ^ 0x55; 35]);
+                }
+                Ok(None) | Err(Error::Corrupt { .. }) => assert!(u64::from(key) >= kept),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// Any byte of either copy of a manifest, or of the store's file: the other copy serves. Both: an
+/// error, and nothing is made up.
+#[test]
+fn one_damaged_copy_is_mended_and_two_are_an_error() {
+    let (rig, ..) = sealed(true);
+    let manifest = Rig::shard_dir(0).join("MANIFEST");
+    for path in [manifest, Path::new(HOME).join("STORE")] {
+        let bytes = rig.disk.read_file(&path).unwrap();
+        let opens = |damaged: &[u8]| {
+            let disk = rig.disk.fork();
+            disk.write_file(&path, damaged).unwrap();
+            let db = rig.builder.clone().storage(disk.storage()).open()?;
+            compare(&db, &rig.model, &rig.keys);
+            Ok::<_, Error>((db.open_report().is_clean(), disk.clone()))
+        };
+        let second = 4096 * (bytes.len() / 4096);
+        for at in (0..bytes.len()).filter(|at| at % 7 == 0 || *at > second || *at < 100) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            let (is_clean, _) =
+                opens(&damaged).unwrap_or_else(|error| panic!("byte {at}: {error}"));
+            assert!(!is_clean, "{}: byte {at} is reported", path.display());
+        }
+        for len in [second - 1, second, second + 10, bytes.len() - 1] {
+            opens(&bytes[..len]).unwrap_or_else(|error| panic!("cut at {len}: {error}"));
+        }
+        let mut damaged = bytes.clone();
+        (damaged[20], damaged[second + 20]) = (!damaged[20], !damaged[second + 20]);
+        let error = opens(&damaged).map(drop).expect_err("no copy is left");
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        for len in [0, 1, 10, 100] {
+            let error = opens(&bytes[..len]).map(drop).expect_err("no copy is left");
+            assert!(matches!(error, Error::Damaged { .. }), "cut at {len}: {error}");
+        }
+    }
+}
+
+/// A missing manifest or store file is no empty store.
+#[test]
+fn missing_metadata_is_an_error() {
+    let (rig, ..) = sealed(true);
+    for path in [Rig::shard_dir(0).join("MANIFEST"), Path::new(HOME).join("STORE")] {
+        let disk = rig.disk.fork();
+        disk.remove_file(&path).unwrap();
+        let error = rig.builder.clone().storage(disk.storage()).open().expect_err("missing");
+        assert!(!error.to_string().is_empty());
+        assert!(!disk.exists(&path), "nothing was made in its place");
+    }
+}
+
+#[test]
+fn a_missing_segment_is_never_a_smaller_store() {
+    for indexes in [false, true] {
+        let (rig, path, _) = sealed(indexes);
+        rig.disk.remove_file(&path).unwrap();
+        for mode in [RecoveryMode::Default, RecoveryMode::Strict] {
+            let error = rig.try_open(|options| options.recovery_mode(mode)).expect_err("missing");
+            assert!(matches!(error, Error::MissingSegment { .. }), "{error}");
+        }
+    }
+}
+
+/// An open segment that holds acknowledged, durable writes is gone.
+#[test]
+fn a_missing_open_segment_is_found_out() {
+    let mut rig = Rig::new();
+    rig.put_durably("k", "v");
+    let path = rig.files(0, ".seg").remove(0);
+    rig.kill();
+    rig.disk.remove_file(&path).unwrap();
+    let error = rig.try_open(|options| options).expect_err("the journal knows of it");
+    assert!(matches!(error, Error::MissingSegment { .. }), "{error}");
+}
+
+/// Names that are nearly ours, and ours with something else behind them.
+#[test]
+fn foreign_names_are_left_alone() {
+    let mut rig = Rig::new();
+    rig.put("k", "v");
+    rig.close();
+    let shard = Rig::shard_dir(0);
+    let files = [
+        "7.seg.bak",
+        "7.seg",
+        "+000000007.seg",
+        "0000000001.seg.bak",
+        "notes.txt",
+        "0000000001.SEG",
+        "MANIFEST.bak",
+        "KEYDIR.old",
+        "x.tmp",
+        "hint",
+        "00000000001.hint",
+    ];
+    for name in files {
+        rig.disk.write_file(shard.join(name), name.as_bytes()).unwrap();
+        rig.disk.write_file(Path::new(HOME).join(name), name.as_bytes()).unwrap();
+    }
+    // A folder with the name of a segment, of the next one to be used, and of an index.
+    let dirs = ["0000009999.seg", "0000000002.seg", "0000000003.seg", "0000009999.hint"];
+    for name in dirs {
+        rig.disk.storage().create_dir(&shard.join(name)).unwrap();
+    }
+    // A file of our own pattern that the manifest does not know is ours to remove.
+    rig.disk.write_file(shard.join("0000008888.seg"), b"orphan").unwrap();
+    rig.open();
+    for round in 0..30_u8 {
+        rig.put([round], [round; 300]);
+        rig.settle_down();
+    }
+    rig.db().compact().unwrap();
+    rig.prove();
+    for name in files {
+        for dir in [&*shard, Path::new(HOME)] {
+            assert_eq!(rig.disk.read_file(dir.join(name)).unwrap(), name.as_bytes());
+        }
+    }
+    assert!(dirs.iter().all(|name| rig.disk.exists(shard.join(name))));
+    assert!(!rig.disk.exists(shard.join("0000008888.seg")));
+}

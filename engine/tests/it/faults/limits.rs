@@ -1,0 +1,262 @@
+//! Full disks, failing calls, sizes at and over their limits.
+
+use std::time::Duration;
+
+use caskade::{Batch, Durability, Error, Expiry, WriteOptions};
+use caskade_shard::storage::sim::{FailedSync, Op, Pending, Repeat, Verdict};
+
+use crate::rig::{Rig, tiny};
+
+const EIO: i32 = 5;
+const EMFILE: i32 = 24;
+
+/// Fills the disk, and answers how many keys found a place.
+fn fill(rig: &mut Rig) -> u32 {
+    for key in 0..1_000_000_u32 {
+        match rig.db().put(&key.to_le_bytes(), &[7; 1000]) {
+            Ok(_) => rig.note(&key.to_le_bytes(), Some(&[7; 1000])),
+            Err(error) => {
+                assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+                return key;
+            }
+        }
+    }
+    panic!("the disk is never full");
+}
+
+#[test]
+fn a_full_disk_heals_without_reopening() {
+    let mut rig = Rig::with(tiny(1).segment_bytes_max(64 << 10));
+    rig.disk.faults().set_free_space(Some(1 << 20));
+    let count = fill(&mut rig);
+    assert!(count > 500, "only {count} keys fit");
+    // Nothing of the failed write is there; reads go on; more writes fail the same way.
+    assert!(rig.db().get(&count.to_le_bytes()).unwrap().is_none());
+    rig.compare();
+    assert!(rig.db().poisoned().is_none());
+    let error = rig.db().put(b"k", &[0; 5000]).expect_err("still full");
+    assert!(error.is_no_space(), "{error}");
+    let mut batch = Batch::new();
+    for key in 0..200_u32 {
+        batch.put(&key.to_le_bytes(), &[1; 1000]);
+    }
+    let error = rig.db().write(&batch).expect_err("still full");
+    assert!(error.is_no_space(), "{error}");
+    rig.compare();
+    // Space comes from without.
+    rig.disk.faults().set_free_space(Some(1 << 20));
+    rig.put("k", "there is space again");
+    rig.compare();
+    rig.restart();
+    rig.compare();
+    rig.prove();
+}
+
+#[test]
+fn a_full_disk_is_emptied_from_within() {
+    let mut rig = Rig::with(tiny(1).segment_bytes_max(64 << 10));
+    rig.disk.faults().set_free_space(Some(1 << 20));
+    let count = fill(&mut rig);
+    // Every second key goes: deletes are taken, merges have what they need.
+    let mut deleted = 0;
+    for key in (0..count).filter(|key| key % 4 != 0) {
+        if rig.db().delete(&key.to_le_bytes()).is_ok() {
+            rig.note(&key.to_le_bytes(), None);
+            deleted += 1;
+        } else {
+            rig.settle_down();
+            rig.db().compact().expect("compacts on a full disk");
+        }
+    }
+    assert!(deleted > count / 2, "{deleted} of {count}");
+    rig.compare();
+    rig.db().compact().expect("compacts on a full disk");
+    rig.compare();
+    rig.put("k", [1; 5000]);
+    rig.restart();
+    rig.prove();
+}
+
+/// On a full disk, opening, reading and closing go on.
+#[test]
+fn a_full_disk_opens() {
+    let mut rig = Rig::with(tiny(1).segment_bytes_max(64 << 10));
+    rig.disk.faults().set_free_space(Some(1 << 20));
+    fill(&mut rig);
+    rig.kill();
+    rig.disk.faults().set_free_space(Some(0));
+    rig.open();
+    rig.compare();
+    // Nothing fits, but nothing is lost either.
+    let _ = rig.db().close();
+    rig.kill();
+    rig.open();
+    rig.compare();
+    rig.disk.faults().clear();
+    rig.prove();
+}
+
+/// The fsync that fails is told to its writer as indeterminate; later writes are refused; reads go
+/// on; and no file is ever synced again.
+#[test]
+fn a_failed_fsync_poisons() {
+    for op in [Op::Sync, Op::SyncDir] {
+        for manner in [FailedSync::DropAll, FailedSync::DropSome, FailedSync::KeepDirty] {
+            let mut rig = Rig::with(tiny(2));
+            rig.put_durably("before", "durable");
+            rig.put("buffered", "in the log");
+            rig.disk.faults().set_failed_sync(manner);
+            let mut has_failed = false;
+            rig.disk.faults().set_rule(move |call| {
+                let is_it = call.op == op && !has_failed;
+                has_failed |= is_it;
+                if is_it { Verdict::Fail(EIO) } else { Verdict::Proceed }
+            });
+            let durably = WriteOptions::new().durability(Durability::Sync);
+            // Large, so that it goes past the journal and makes a file.
+            let error = rig.db().put_with(b"k", &[1; 9000], durably).expect_err("fails");
+            assert!(matches!(error, Error::Indeterminate { .. }), "{op:?}: {error}");
+            assert!(rig.db().poisoned().is_some());
+            rig.disk.faults().start_trace();
+            let error = rig.db().put(b"l", b"v").expect_err("poisoned");
+            assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+            assert!(matches!(rig.db().delete(b"before"), Err(Error::Poisoned { .. })));
+            assert!(rig.db().sync().is_err());
+            assert!(rig.db().compact().is_err());
+            rig.db().run_background();
+            assert_eq!(rig.db().get(b"before").unwrap().unwrap(), b"durable");
+            assert_eq!(rig.db().get(b"buffered").unwrap().unwrap(), b"in the log");
+            assert!(rig.db().iter().unwrap().all(|entry| entry.is_ok()));
+            assert!(matches!(rig.db().close(), Err(Error::Poisoned { .. })), "close says so");
+            let trace = rig.disk.faults().take_trace();
+            assert!(
+                trace.iter().all(|call| !matches!(call.op, Op::Sync | Op::SyncDir)),
+                "{trace:?}"
+            );
+            rig.power_cut(&mut |_: &Pending<'_>| false);
+            rig.disk.faults().clear();
+            rig.open();
+            assert_eq!(rig.db().get(b"before").unwrap().unwrap(), b"durable");
+            rig.put_durably("after", "works");
+        }
+    }
+}
+
+/// An error of the device in any other call is a typed error of that write, and no more.
+#[test]
+fn an_error_of_the_device_is_rolled_back() {
+    for allocate in [true, false] {
+        let mut rig = Rig::with(tiny(2));
+        rig.disk.faults().set_allocate_unsupported(!allocate);
+        rig.put("before", "there");
+        let op = if allocate { Op::Allocate } else { Op::Write };
+        rig.disk.faults().set_rule(move |call| {
+            let is_segment = call.path.extension().is_some_and(|extension| extension == "seg");
+            if call.op == op && is_segment { Verdict::Fail(EIO) } else { Verdict::Proceed }
+        });
+        let mut failures = 0;
+        for key in 0..10_u8 {
+            match rig.db().put(&[key], &[key; 3000]) {
+                Ok(_) => rig.note(&[key], Some(&[key; 3000])),
+                Err(Error::Io { .. }) => failures += 1,
+                Err(error) => panic!("{error}"),
+            }
+            let mut batch = Batch::new();
+            for key in 0..20_u8 {
+                batch.put(&[key], &[0xbb; 3000]);
+            }
+            failures += u32::from(rig.db().write(&batch).is_err());
+        }
+        assert!(failures > 10);
+        rig.compare();
+        rig.disk.faults().clear();
+        rig.disk.faults().set_allocate_unsupported(!allocate);
+        rig.put("after", "works");
+        rig.restart();
+        rig.compare();
+        rig.prove();
+    }
+}
+
+#[test]
+fn too_many_open_files_are_an_error_and_no_loss() {
+    let mut rig = Rig::new();
+    rig.put("k", "v");
+    rig.disk.faults().fail_call(rig.disk.faults().calls() + 1, Repeat::ForGood, EMFILE);
+    let error = rig.db().put(b"large", &[1; 50_000]).expect_err("needs a file");
+    assert!(matches!(&error, Error::Io { .. }), "{error}");
+    assert_eq!(rig.db().get(b"k").unwrap().unwrap(), b"v");
+    rig.compare();
+    rig.disk.faults().clear();
+    rig.put("large", [1; 50_000]);
+    rig.prove();
+}
+
+/// Order never depends on the clock; only TTLs read it.
+#[test]
+fn a_jumping_clock_changes_no_order() {
+    let mut rig = Rig::new();
+    rig.disk.set_wall_ms(1_000_000_000);
+    rig.put("k", "first");
+    rig.disk.set_wall_ms(5);
+    rig.put("k", "second");
+    rig.seal();
+    rig.disk.set_wall_ms(2_000_000_000);
+    rig.put("k", "third");
+    rig.disk.set_wall_ms(0);
+    rig.compare();
+    rig.restart();
+    rig.compare();
+    rig.db().compact().unwrap();
+    rig.prove();
+    // An expiry is a time: going back uncovers the version itself, never an older one.
+    rig.disk.set_wall_ms(1000);
+    let ttl = WriteOptions::new().ttl(Duration::from_secs(1));
+    rig.db().put_with(b"k", b"short", ttl).unwrap();
+    assert_eq!(rig.db().ttl(b"k").unwrap(), Some(Expiry::In(Duration::from_secs(1))));
+    rig.note(b"k", None);
+    rig.disk.set_wall_ms(u64::MAX);
+    rig.compare();
+    rig.disk.set_wall_ms(2500);
+    rig.compare();
+    rig.disk.set_wall_ms(1500);
+    assert_eq!(rig.db().get(b"k").unwrap().unwrap(), b"short");
+    rig.disk.set_wall_ms(2500);
+    rig.db().compact().unwrap();
+    rig.disk.set_wall_ms(0);
+    rig.prove();
+}
+
+#[test]
+fn keys_and_values_of_every_size() {
+    let mut rig = Rig::with(tiny(2));
+    rig.put("", "the empty key");
+    rig.put("empty value", "");
+    rig.put([1; 65_536], "the longest key");
+    rig.put("longer than a segment", vec![2; 300_000]);
+    rig.compare();
+    let error = rig.db().put(&[0; 65_537], b"v").expect_err("too long");
+    assert!(matches!(error, Error::KeyTooLarge { len: 65_537, limit: 65_536 }), "{error}");
+    assert!(matches!(rig.db().delete(&[0; 65_537]), Err(Error::KeyTooLarge { .. })));
+    assert!(rig.db().get(&[0; 65_537]).unwrap().is_none());
+    let mut batch = Batch::new();
+    batch.put(b"small", b"v").put(&[0; 65_537], b"v");
+    assert!(matches!(rig.db().write(&batch), Err(Error::KeyTooLarge { .. })));
+    assert!(rig.db().get(b"small").unwrap().is_none(), "nothing of the batch is there");
+    // A batch that no ordinary segment holds.
+    let mut batch = Batch::new();
+    for key in 0..100_u8 {
+        batch.put(&[key], &[key; 3000]);
+        rig.note(&[key], Some(&[key; 3000]));
+    }
+    rig.db().write(&batch).unwrap();
+    assert!(rig.db().write(&Batch::new()).unwrap().is_none());
+    rig.compare();
+    rig.restart();
+    rig.compare();
+    rig.db().compact().unwrap();
+    rig.prove();
+    rig.delete("");
+    rig.delete([1; 65_536]);
+    rig.prove();
+}

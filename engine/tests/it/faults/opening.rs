@@ -1,0 +1,273 @@
+//! Who may open what, and how often.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use caskade::{Background, Db, Error};
+
+use crate::rig::{HOME, Pairs, Rig, contents, tiny};
+
+/// Environment variables for the child processes of these tests.
+const CHILD_HOME: &str = "CASKADE_TEST_CHILD_HOME";
+
+fn pairs(count: u32) -> Pairs {
+    (0..count).map(|key| (key.to_le_bytes().to_vec(), vec![key as u8; 50])).collect()
+}
+
+fn fill(db: &Db, pairs: &Pairs) {
+    for (key, value) in pairs {
+        db.put(key, value).unwrap();
+    }
+}
+
+#[test]
+fn a_second_opener_is_told_who_holds_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("db");
+    let alias = dir.path().join("alias");
+    symlink(&home, &alias).unwrap();
+    let db = Db::open(&home).unwrap();
+    for path in [&home, &alias] {
+        let error = Db::open(path).expect_err("it is open");
+        let Error::Locked { pid, .. } = error else { panic!("{error}") };
+        assert_eq!(pid, Some(std::process::id()));
+    }
+    db.put(b"k", b"v").unwrap();
+    db.close().unwrap();
+    // A handle that is still around holds nothing.
+    let again = Db::open(&alias).unwrap();
+    assert_eq!(again.get(b"k").unwrap().unwrap(), b"v");
+    assert!(matches!(db.get(b"k"), Err(Error::Closed)));
+}
+
+/// Runs in a process of its own, started by the test below.
+#[test]
+fn child_that_holds_a_store() {
+    let Some(home) = std::env::var_os(CHILD_HOME) else { return };
+    let db = Db::open(&home).unwrap();
+    db.put(b"k", b"from the child").unwrap();
+    std::fs::write(Path::new(&home).with_extension("ready"), "").unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(600));
+}
+
+#[test]
+fn another_process_holds_the_store_until_it_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("db");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["faults::opening::child_that_holds_a_store", "--exact"])
+        .env(CHILD_HOME, &home)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ready = home.with_extension("ready");
+    for _ in 0..1000 {
+        if ready.exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let outcome = Db::open(&home);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let error = outcome.expect_err("the child has it open");
+    assert!(matches!(error, Error::Locked { pid: Some(pid), .. } if pid == child.id()), "{error}");
+    // A killed holder leaves nothing stale, and what it wrote is there.
+    let db = Db::open(&home).unwrap();
+    assert_eq!(db.get(b"k").unwrap().unwrap(), b"from the child");
+}
+
+/// A read-only directory: works, and writes nothing.
+#[test]
+fn a_read_only_open_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("db");
+    let model = pairs(100);
+    let db = Db::builder(&home).shards(2).open().unwrap();
+    fill(&db, &model);
+    db.close().unwrap();
+    let listing = || {
+        let mut all = Vec::new();
+        let mut dirs = vec![home.clone()];
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let entry = entry.unwrap();
+                let facts = entry.metadata().unwrap();
+                if facts.is_dir() {
+                    dirs.push(entry.path());
+                }
+                all.push((entry.path(), facts.len(), facts.modified().unwrap()));
+            }
+        }
+        all.sort();
+        all
+    };
+    let before = listing();
+    let modes = |dir: u32| {
+        for path in [home.join("shard-000"), home.join("shard-001"), home.clone()] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(dir)).unwrap();
+        }
+    };
+    modes(0o500);
+    let db = Db::builder(&home).read_only(true).open();
+    let outcome = db.map(|db| {
+        assert_eq!(contents(&db), model);
+        assert!(matches!(db.put(b"k", b"v"), Err(Error::ReadOnly)));
+        assert!(matches!(db.delete(b"k"), Err(Error::ReadOnly)));
+        assert!(matches!(db.sync(), Err(Error::ReadOnly)));
+        assert!(matches!(db.compact(), Err(Error::ReadOnly)));
+        assert!(matches!(db.checkpoint(dir.path().join("copy")), Err(Error::ReadOnly)));
+        assert!(!db.run_background());
+        // Two at a time, and a fresh one.
+        let second = Db::builder(&home).read_only(true).open().unwrap();
+        assert_eq!(contents(&second.refresh().unwrap()), model);
+        db.close().unwrap();
+    });
+    modes(0o700);
+    outcome.unwrap();
+    assert_eq!(listing(), before);
+}
+
+/// The same where the file system itself says no.
+#[test]
+fn a_read_only_file_system_can_be_read() {
+    let mut rig = Rig::with(tiny(2));
+    for key in 0..40_u8 {
+        rig.put([key], [key; 70]);
+    }
+    for killed in [false, true] {
+        if killed {
+            rig.open();
+            rig.put("more", "in the log");
+            rig.kill();
+        } else {
+            rig.close();
+        }
+        rig.disk.faults().set_read_only(true);
+        let db = rig.try_open(|options| options.read_only(true)).expect("opens");
+        crate::rig::compare(&db, &rig.model, &rig.keys);
+        drop(db);
+        rig.try_open(|options| options).expect_err("it cannot be written");
+        rig.disk.faults().clear();
+    }
+    rig.open();
+    rig.prove();
+}
+
+/// A reader beside a writer that puts, rotates and merges: each view is one that was.
+#[test]
+fn readers_beside_a_writer_see_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("db");
+    let options = || Db::builder(&home).shards(2).segment_bytes_max(4096).segment_bytes_min(512);
+    let db = options().open().unwrap();
+    db.put(b"a", &0_u64.to_le_bytes()).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for round in 1..4000_u64 {
+                db.put(b"a", &round.to_le_bytes()).unwrap();
+                db.put(&[round as u8], &[1; 60]).unwrap();
+                if round % 500 == 0 {
+                    db.compact().unwrap();
+                }
+            }
+        });
+        let mut reader = options().read_only(true).open().unwrap();
+        let mut last = 0;
+        let mut rounds = 0;
+        while !writer.is_finished() || rounds == 0 {
+            let value = reader.get(b"a").unwrap().expect("it was always there");
+            let value = u64::from_le_bytes(value[..].try_into().unwrap());
+            assert!(value >= last, "{value} after {last}");
+            // A view does not change.
+            assert!(reader.iter().unwrap().all(|entry| entry.is_ok()));
+            last = value;
+            let before = db.get(b"a").unwrap().unwrap();
+            let before = u64::from_le_bytes(before[..].try_into().unwrap());
+            reader = reader.refresh().expect("a fresh view");
+            let now = reader.get(b"a").unwrap().unwrap();
+            assert!(u64::from_le_bytes(now[..].try_into().unwrap()) >= before, "an old view");
+            rounds += 1;
+        }
+    });
+    assert!(matches!(db.refresh(), Err(Error::InvalidOption { .. })));
+}
+
+#[test]
+fn closed_handles_answer_errors() {
+    let mut rig = Rig::new();
+    rig.put("k", [5; 500]);
+    let db = rig.db().clone();
+    let value = db.get(b"k").unwrap().unwrap();
+    let mut iter = db.iter().unwrap();
+    rig.close();
+    db.close().expect("twice is fine");
+    assert!(matches!(db.get(b"k"), Err(Error::Closed)));
+    assert!(matches!(db.put(b"k", b"v"), Err(Error::Closed)));
+    assert!(matches!(db.delete(b"k"), Err(Error::Closed)));
+    assert!(matches!(db.fetch_add(b"n", 1), Err(Error::Closed)));
+    assert!(matches!(db.contains_key(b"k"), Err(Error::Closed)));
+    assert!(matches!(db.get_many(&[b"k"]), Err(Error::Closed)));
+    assert!(matches!(db.iter(), Err(Error::Closed)));
+    assert!(matches!(db.keys(), Err(Error::Closed)));
+    assert!(matches!(db.scan(caskade::ScanCursor::start(), 1), Err(Error::Closed)));
+    assert!(matches!(db.sync(), Err(Error::Closed)));
+    assert!(matches!(db.compact(), Err(Error::Closed)));
+    assert!(matches!(db.verify(|_| true), Err(Error::Closed)));
+    assert!(matches!(db.checkpoint("/copy"), Err(Error::Closed)));
+    assert!(!db.run_background());
+    let _ = (db.len(), db.stats(), db.poisoned());
+    // What was read before stays.
+    assert_eq!(value, &[5; 500]);
+    match iter.next().expect("an entry or an error") {
+        Ok(entry) => assert_eq!(entry.value, &[5; 500]),
+        Err(error) => assert!(matches!(error, Error::Closed), "{error}"),
+    }
+    rig.open();
+    rig.prove();
+}
+
+/// A panic on the maintenance thread: the store is poisoned, and says so.
+#[test]
+fn a_panic_in_the_background_poisons() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("db");
+    let mut rig = Rig::with(
+        tiny(1)
+            .background(Background::Thread)
+            .on_background_error(|_| panic!("planted in the hook of background errors")),
+    );
+    rig.put("k", "v");
+    // Sealing fails, which calls the hook.
+    rig.disk.faults().set_rule(|call| {
+        use caskade_shard::storage::sim::{Op, Verdict};
+        let is_manifest = call.path.to_str().is_some_and(|path| path.contains("MANIFEST"));
+        if call.op == Op::Create && is_manifest { Verdict::Fail(5) } else { Verdict::Proceed }
+    });
+    for key in 0..200_u8 {
+        if rig.db().put(&[key], &[key; 300]).is_err() {
+            break;
+        }
+        rig.note(&[key], Some(&[key; 300]));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let error = rig.db().put(b"l", b"v").expect_err("poisoned");
+    assert!(matches!(&error, Error::Poisoned { cause } if cause.contains("panicked")), "{error}");
+    assert_eq!(rig.db().get(b"k").unwrap().unwrap(), b"v");
+    let error = rig.db().close().expect_err("close says so");
+    assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+    rig.kill();
+    rig.disk.faults().clear();
+    rig.builder = tiny(1);
+    rig.open();
+    rig.prove();
+    drop(home);
+}
+
+#[test]
+fn the_home_of_the_simulated_store_is_where_it_should_be() {
+    let rig = Rig::new();
+    assert_eq!(rig.db().path(), Path::new(HOME));
+}

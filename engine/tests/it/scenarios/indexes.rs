@@ -1,0 +1,188 @@
+//! Hints and keydir snapshots: they only make opening faster.
+
+use std::path::Path;
+use std::time::Duration;
+
+use caskade::WriteOptions;
+use caskade_shard::storage::sim::{CrashEffect, Pending};
+
+use crate::rig::{HOME, Rig, strip_indexes, tiny};
+
+/// A store with puts, overwrites, deletes, a batch, and keys that expired, and will; closed.
+fn motley(snapshot: bool) -> Rig {
+    let mut rig = Rig::with(tiny(1).snapshot_on_close(snapshot));
+    for key in 0..8_u8 {
+        rig.put([key], [key; 40]);
+    }
+    rig.put([3], "again");
+    rig.delete([4]);
+    rig.write(&[("batch 1", "one"), ("batch 2", "two")]);
+    let soon = WriteOptions::new().ttl(Duration::from_millis(10));
+    rig.db().put_with(b"expired", b"gone", soon).expect("puts");
+    rig.note(b"expired", None);
+    let late = WriteOptions::new().ttl(Duration::from_secs(1000));
+    rig.db().put_with(b"late", b"there", late).expect("puts");
+    rig.note(b"late", Some(b"there"));
+    rig.disk.advance(20);
+    rig.close();
+    rig
+}
+
+/// Opens the store in the state it is in, on a disk of its own, and compares. Answers how many index
+/// files were ignored.
+fn opens_the_same(rig: &Rig, damage: impl FnOnce(&caskade_shard::storage::sim::SimDisk)) -> usize {
+    let disk = rig.disk.fork();
+    damage(&disk);
+    let db = rig.builder.clone().storage(disk.storage()).open().expect("opens");
+    crate::rig::compare(&db, &rig.model, &rig.keys);
+    assert_eq!(db.len(), rig.model.len() as u64 + 1, "the expired key is still counted");
+    db.open_report().shards.iter().map(|shard| shard.ignored.len()).sum()
+}
+
+fn damage_everywhere(rig: &Rig, path: &Path) {
+    let bytes = rig.disk.read_file(path).unwrap();
+    assert_eq!(opens_the_same(rig, |_| {}), 0);
+    for at in 0..bytes.len() as u64 {
+        let ignored = opens_the_same(rig, |disk| disk.flip_bit(path, at, at as u32 % 8).unwrap());
+        assert_eq!(ignored, 1, "{}: byte {at} flipped", path.display());
+        let ignored =
+            opens_the_same(rig, |disk| disk.write_file(path, &bytes[..at as usize]).unwrap());
+        assert_eq!(ignored, 1, "{}: cut at {at}", path.display());
+    }
+    let longer = [&bytes[..], &[0; 8]].concat();
+    assert_eq!(opens_the_same(rig, |disk| disk.write_file(path, &longer).unwrap()), 1);
+}
+
+#[test]
+fn a_hint_damaged_anywhere_is_ignored() {
+    let rig = motley(false);
+    let hints = rig.files(0, ".hint");
+    assert!(hints.len() > 1);
+    damage_everywhere(&rig, &hints[0]);
+    damage_everywhere(&rig, hints.last().expect("more than one"));
+}
+
+#[test]
+fn a_snapshot_damaged_anywhere_is_ignored() {
+    let rig = motley(true);
+    let path = Rig::shard_dir(0).join("KEYDIR");
+    assert!(rig.disk.exists(&path));
+    damage_everywhere(&rig, &path);
+}
+
+/// Every hint in the place of every other.
+#[test]
+fn a_hint_of_another_segment_is_rejected() {
+    let rig = motley(false);
+    let hints = rig.files(0, ".hint");
+    for (from, to) in hints.iter().flat_map(|a| hints.iter().map(move |b| (a, b))) {
+        let bytes = rig.disk.read_file(from).unwrap();
+        let ignored = opens_the_same(&rig, |disk| disk.write_file(to, &bytes).unwrap());
+        assert_eq!(ignored, usize::from(from != to));
+    }
+}
+
+/// Two lives wrote the same segment id, with the same salt, after a common past.
+#[test]
+fn a_hint_of_an_earlier_file_with_the_same_name_is_rejected() {
+    let mut rig = motley(false);
+    rig.open();
+    let before = rig.files(0, ".hint");
+    let fork = rig.disk.fork();
+    rig.put("k", "one");
+    rig.put("l", "two");
+    rig.close();
+    let new: Vec<_> =
+        rig.files(0, ".hint").into_iter().filter(|path| !before.contains(path)).collect();
+    assert_eq!(new.len(), 1);
+    // The other life wrote other things of the same shape.
+    let db = rig.builder.clone().storage(fork.storage()).open().expect("opens");
+    db.put(b"x", b"one").unwrap();
+    db.put(b"l", b"two").unwrap();
+    db.close().unwrap();
+    let hint = fork.read_file(&new[0]).expect("the same id was used");
+    let ignored = opens_the_same(&rig, |disk| disk.write_file(&new[0], &hint).unwrap());
+    assert_eq!(ignored, 1);
+}
+
+/// A power cut in every call of a close keeps all of the indexes and as little as it may of the data.
+#[test]
+fn an_index_that_outlives_its_data_is_rejected() {
+    for snapshot in [false, true] {
+        for call in 1.. {
+            let mut rig = Rig::with(tiny(1).snapshot_on_close(snapshot));
+            rig.put_durably("kept", "durable");
+            let durable = rig.model.clone();
+            for key in 0..6_u8 {
+                rig.put([key], [key; 120]);
+            }
+            rig.disk.faults().clear();
+            rig.disk.faults().crash_at_call(call, CrashEffect::Whole);
+            let outcome = rig.db().close();
+            if !rig.disk.crashed() {
+                outcome.expect("nothing failed");
+                assert!(call > 10);
+                break;
+            }
+            let is_index = |path: &Path| {
+                let name = path.to_str().unwrap();
+                name.contains(".hint") || name.contains("KEYDIR")
+            };
+            rig.power_cut(&mut |pending: &Pending<'_>| match pending {
+                Pending::Entry { path, .. } => is_index(path),
+                Pending::Length { file, .. } | Pending::Sector { file, .. } => is_index(file),
+            });
+            rig.disk.faults().clear();
+            rig.open();
+            let found = crate::rig::contents(rig.db());
+            assert_eq!(found.get(&b"kept"[..]), durable.get(&b"kept"[..]));
+            // What is there is a prefix of what was written.
+            let count = found.len() as u8 - 1;
+            assert!((0..count).all(|key| found[&vec![key]] == [key; 120]), "{found:?}");
+            rig.model = found;
+            rig.prove();
+        }
+    }
+}
+
+/// From hints, from records, from the snapshot: the same keys, expired ones included, and the same
+/// counts of what lives.
+#[test]
+fn the_keydir_is_the_same_from_every_source() {
+    for compact in [false, true] {
+        let mut rig = motley(false);
+        if compact {
+            rig.open();
+            // Merged segments have hints too. The merge forgets what is expired.
+            rig.db().compact().expect("compacts");
+            rig.close();
+        }
+        rig.open();
+        let sources = |rig: &Rig| {
+            let report = &rig.db().open_report().shards[0];
+            (report.hints_read > 0, report.segments_scanned > 0, report.keys_from_snapshot > 0)
+        };
+        assert_eq!(sources(&rig), (true, false, false));
+        let counts = |rig: &Rig| {
+            let total = rig.db().stats().total;
+            (total.keys, total.live_bytes, total.total_bytes)
+        };
+        let from_hints = counts(&rig);
+        rig.compare();
+        rig.close();
+        strip_indexes(&rig.disk, HOME);
+        rig.open();
+        assert_eq!(sources(&rig), (false, true, false));
+        assert_eq!(counts(&rig), from_hints);
+        rig.compare();
+        rig.builder = rig.builder.clone().snapshot_on_close(true);
+        rig.reopen();
+        // Something must be written, or the close leaves everything as it is.
+        rig.put("last", "write");
+        rig.reopen();
+        let (keys, ..) = counts(&rig);
+        assert_eq!(sources(&rig), (false, false, true));
+        assert_eq!(keys, from_hints.0 + 1);
+        rig.compare();
+    }
+}

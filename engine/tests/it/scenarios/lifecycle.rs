@@ -1,0 +1,151 @@
+//! Ids, locks, opening and closing.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::sync::mpsc::sync_channel;
+
+use caskade::{Db, Error};
+use caskade_shard::storage::sim::Repeat;
+
+use crate::rig::{Rig, is_alone, resources};
+
+const EIO: i32 = 5;
+
+/// The highest ids are compacted away, or hold nothing; ids are never used twice.
+#[test]
+fn segment_ids_are_never_reused() {
+    let mut rig = Rig::new();
+    let mut gone: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut known: BTreeSet<PathBuf> = BTreeSet::new();
+    for round in 0..60_u8 {
+        rig.put("k", [round; 300]);
+        rig.put("l", [round; 300]);
+        match round % 6 {
+            0 => rig.seal(),
+            1 => rig.restart(),
+            2 => {
+                rig.delete("k");
+                rig.delete("l");
+                rig.db().compact().expect("compacts");
+            }
+            3 => {
+                rig.db().compact().expect("compacts");
+                rig.restart();
+            }
+            4 => {
+                rig.delete("k");
+                rig.delete("l");
+                rig.db().compact().expect("compacts");
+                rig.reopen();
+            }
+            _ => rig.settle_down(),
+        }
+        let now: BTreeSet<PathBuf> = rig.files(0, ".seg").into_iter().collect();
+        assert!(now.is_disjoint(&gone), "round {round}: an id came back");
+        gone.extend(known.difference(&now).cloned());
+        known = now;
+        rig.compare();
+    }
+    assert!(gone.len() > 40, "only {} segments went", gone.len());
+    rig.prove();
+}
+
+/// An open that fails, at any call, leaves no lock and nothing that the next open stumbles over.
+#[test]
+fn a_failed_open_leaves_no_lock() {
+    let mut rig = Rig::new();
+    for key in 0..10_u8 {
+        rig.put([key], [key; 100]);
+    }
+    rig.kill();
+    let mut failures = 0;
+    for call in 1.. {
+        rig.disk.faults().clear();
+        rig.disk.faults().fail_call(call, Repeat::Once, EIO);
+        match rig.try_open(|options| options) {
+            Ok(db) => {
+                let calls = rig.disk.faults().calls();
+                rig.disk.faults().clear();
+                db.close().expect("closes");
+                if calls < call {
+                    break;
+                }
+            }
+            Err(error) => {
+                assert!(!matches!(error, Error::Locked { .. }), "call {call}: {error}");
+                failures += 1;
+            }
+        }
+        rig.disk.faults().clear();
+        rig.open();
+        rig.compare();
+        rig.kill();
+    }
+    assert!(failures > 5, "only {failures} calls made the open fail");
+}
+
+/// A thousand rounds of open, write, compact and close leave no file open, nothing mapped, and no
+/// thread behind.
+#[test]
+fn a_thousand_rounds_of_open_compact_and_close_leak_nothing() {
+    const NAME: &str =
+        "scenarios::lifecycle::a_thousand_rounds_of_open_compact_and_close_leak_nothing";
+    if !is_alone(NAME) {
+        return;
+    }
+    // In memory if there is such a place: this is about handles, not about durability.
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let home = dir.path().join("db");
+    let mut before = None;
+    for round in 0..1000_u32 {
+        let db = Db::builder(&home).shards(1).segment_bytes_max(4096).open().unwrap();
+        db.put(b"round", &round.to_le_bytes()).unwrap();
+        db.put(&[round as u8], &[round as u8; 100]).unwrap();
+        if round % 3 == 0 {
+            db.compact().unwrap();
+        }
+        if round % 2 == 0 {
+            db.close().unwrap();
+        }
+        drop(db);
+        // The first round started the threads that all rounds share.
+        let before = *before.get_or_insert_with(resources);
+        assert_eq!(resources(), before, "round {round}");
+    }
+    let db = Db::open(&home).unwrap();
+    assert_eq!(db.get(b"round").unwrap().unwrap(), &999_u32.to_le_bytes());
+    assert_eq!(db.len(), 257);
+}
+
+/// Closed in one thread and opened in another at once, ten thousand times: a close that returned
+/// has let go of the lock.
+#[test]
+fn closing_in_one_thread_and_opening_in_another() {
+    let mut rig = Rig::new();
+    rig.put("k", "v");
+    rig.close();
+    let options = rig.builder.clone().storage(rig.disk.storage());
+    let meeting = Barrier::new(2);
+    let (give, take) = sync_channel::<Db>(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let give = give;
+            for _ in 0..10_000 {
+                give.send(options.clone().open().expect("the lock is free")).unwrap();
+                meeting.wait();
+            }
+        });
+        for round in 0..10_000 {
+            let db = take.recv().unwrap();
+            assert_eq!(db.get(b"k").unwrap().unwrap(), b"v");
+            if round % 2 == 0 {
+                db.close().unwrap();
+            }
+            drop(db);
+            meeting.wait();
+        }
+    });
+    rig.open();
+    rig.prove();
+}

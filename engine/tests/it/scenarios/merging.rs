@@ -1,0 +1,225 @@
+//! Merges beside readers, writers, iterators and crashes.
+
+use std::collections::BTreeSet;
+
+use caskade::{Db, Stats};
+use caskade_shard::storage::sim::{CrashEffect, Rng};
+
+use crate::rig::{Dice, HOME, Pairs, Rig, compare, contents, files, strip_indexes, tiny};
+
+/// Each write rotates, while another thread checkpoints, verifies and iterates: nobody meets a
+/// segment that is not there yet or no longer.
+#[test]
+fn rotations_beside_those_who_list_the_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::builder(dir.path().join("db"))
+        .shards(2)
+        .segment_bytes_max(4096)
+        .segment_bytes_min(256)
+        .open()
+        .unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for i in 0..2_000_u32 {
+                db.put(&(i % 50).to_le_bytes(), &[i as u8; 200]).unwrap();
+            }
+        });
+        let mut rounds = 0_u32;
+        while !writer.is_finished() || rounds == 0 {
+            let target = dir.path().join(format!("copy-{rounds}"));
+            db.checkpoint(&target).unwrap();
+            let copy = Db::open(&target).unwrap();
+            assert!(copy.open_report().is_clean(), "{:?}", copy.open_report());
+            let copied: BTreeSet<_> = contents(&copy).into_keys().collect();
+            assert_eq!(copied.len() as u64, copy.len());
+            assert!(db.verify(|_| true).unwrap().is_clean());
+            assert!(db.iter().unwrap().all(|entry| entry.is_ok()));
+            rounds += 1;
+        }
+    });
+    assert_eq!(db.len(), 50);
+}
+
+/// An iterator held across overwrites, deletes and compactions sees exactly its snapshot.
+#[test]
+fn iterators_see_their_snapshot_across_compactions() {
+    let mut rig = Rig::with(tiny(4));
+    for key in 0..100_u8 {
+        rig.put([key], [key; 50]);
+    }
+    let snapshot = rig.model.clone();
+    let mut iter = rig.db().iter().expect("iterates");
+    let mut seen = Pairs::new();
+    for round in 0..10_u8 {
+        for entry in iter.by_ref().take(10) {
+            let entry = entry.expect("reads the entry");
+            seen.insert(entry.key.to_vec(), entry.value.to_vec());
+        }
+        for key in 0..100_u8 {
+            if (key + round) % 3 == 0 { rig.put([key], [round; 60]) } else { continue }
+        }
+        for key in (0..100_u8).filter(|key| key % 7 == round % 7) {
+            if rig.model.contains_key(&vec![key]) {
+                rig.delete([key]);
+            }
+        }
+        rig.db().compact().expect("compacts");
+        rig.compare();
+    }
+    assert!(iter.next().is_none());
+    assert_eq!(seen, snapshot);
+    rig.prove();
+}
+
+/// A leaked iterator keeps what it needs and blocks nobody else.
+#[test]
+fn a_leaked_iterator_blocks_no_merge() {
+    let mut rig = Rig::with(tiny(2));
+    for key in 0..20_u8 {
+        rig.put([key], [key; 100]);
+    }
+    std::mem::forget(rig.db().iter().expect("iterates"));
+    for round in 0..50_u8 {
+        for key in 0..20_u8 {
+            rig.put([key], [round; 100]);
+        }
+        rig.db().compact().expect("compacts");
+        let stats = rig.db().stats().total;
+        assert!(stats.total_bytes < 20 * 200 + 8 * 64, "{stats:?}");
+    }
+    rig.prove();
+}
+
+/// The space of what an iterator kept comes back when it is dropped.
+#[test]
+fn the_space_of_an_iterator_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::builder(dir.path().join("db")).shards(1).open().unwrap();
+    let deleted_maps = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let home = dir.path().to_str().unwrap();
+        maps.lines().filter(|line| line.contains(home) && line.ends_with("(deleted)")).count()
+    };
+    for key in 0..1000_u32 {
+        db.put(&key.to_le_bytes(), &[7; 1000]).unwrap();
+    }
+    let iter = db.iter().unwrap();
+    db.compact().unwrap();
+    assert!(deleted_maps() > 0, "the iterator keeps the merged segment");
+    assert_eq!(iter.count(), 1000);
+    // The next upkeep finds that nobody needs the old segment any more.
+    for key in 0..20_u32 {
+        db.put(&key.to_le_bytes(), &[8; 1000]).unwrap();
+        db.compact().unwrap();
+    }
+    assert!(deleted_maps() <= 1, "{} maps of deleted files", deleted_maps());
+}
+
+/// Killed, and powered off, in every storage call from the first of a compaction to the last.
+#[test]
+fn a_crash_in_any_call_of_a_compaction_changes_nothing() {
+    let prepared = || {
+        let mut rig = Rig::with(tiny(2));
+        for key in 0..12_u8 {
+            rig.put([key], [key; 70]);
+        }
+        for key in (0..12_u8).step_by(3) {
+            rig.delete([key]);
+        }
+        for key in (1..12_u8).step_by(3) {
+            rig.put([key], [0xee; 50]);
+        }
+        rig.db().sync().expect("syncs");
+        rig
+    };
+    let calls = {
+        let rig = prepared();
+        rig.disk.faults().clear();
+        rig.db().compact().expect("compacts");
+        rig.disk.faults().calls()
+    };
+    assert!(calls > 20, "only {calls} calls");
+    for call in 1..=calls {
+        for (cut, effect) in
+            [(false, CrashEffect::Whole), (true, CrashEffect::Nothing), (true, CrashEffect::Random)]
+        {
+            let mut rig = prepared();
+            rig.disk.faults().clear();
+            rig.disk.faults().crash_at_call(call, effect);
+            let _ = rig.db().compact();
+            assert!(rig.disk.crashed(), "call {call}");
+            if cut {
+                rig.power_cut(&mut caskade_shard::storage::sim::RandomChooser::new(&mut Rng::new(
+                    call,
+                )));
+            } else {
+                rig.kill();
+            }
+            rig.disk.faults().clear();
+            rig.open();
+            rig.prove();
+        }
+    }
+}
+
+fn counts(stats: &Stats) -> Vec<(u64, u64)> {
+    stats.shards.iter().map(|shard| (shard.keys, shard.live_bytes)).collect()
+}
+
+/// After many random operations the counters equal a recount, and no work is left that would be
+/// done again and again.
+#[test]
+fn counters_equal_a_recount_after_ten_thousand_operations() {
+    let mut rig = Rig::with(tiny(2));
+    let mut dice = Dice::new(13);
+    for step in 0..10_000_u32 {
+        let key = [dice.below(60) as u8];
+        match dice.below(10) {
+            0..6 => rig.put(key, vec![step as u8; dice.below(150) as usize]),
+            6..8 => rig.delete(key),
+            8 => {
+                let other = [dice.below(60) as u8 + 100];
+                let mut batch = caskade::Batch::new();
+                batch.put(&key, b"batched").put(&other, &step.to_le_bytes()).delete(&other);
+                rig.db().write(&batch).expect("writes");
+                rig.note(&key, Some(b"batched"));
+                rig.note(&other, None);
+            }
+            _ => {
+                rig.db().run_background();
+            }
+        }
+    }
+    rig.settle_down();
+    rig.compare();
+    let stats = rig.db().stats();
+    // Idle background work does nothing, however often it is asked.
+    for _ in 0..10 {
+        rig.settle_down();
+    }
+    let idle = rig.db().stats();
+    assert_eq!(idle.total.merged_bytes, stats.total.merged_bytes);
+    assert_eq!(idle.total.merges, stats.total.merges);
+    // Files, recounted: what the counters call total is what lies on the disk.
+    let on_disk: u64 = (0..2)
+        .flat_map(|shard| rig.files(shard, ".seg"))
+        .map(|path| rig.disk.read_file(path).unwrap().len() as u64)
+        .sum();
+    assert!(on_disk >= stats.total.total_bytes, "{on_disk} {:?}", stats.total);
+    let counted = counts(&stats);
+    rig.restart();
+    assert_eq!(counts(&rig.db().stats()), counted, "recounted from hints and records");
+    rig.close();
+    strip_indexes(&rig.disk, HOME);
+    rig.open();
+    assert_eq!(counts(&rig.db().stats()), counted, "recounted from records");
+    rig.close();
+    rig.open();
+    assert_eq!(counts(&rig.db().stats()), counted, "from the snapshot");
+    let sealed: u64 = (0..2)
+        .flat_map(|shard| files(&rig.disk, &Rig::shard_dir(shard), ".seg"))
+        .map(|path| rig.disk.read_file(path).unwrap().len() as u64)
+        .sum();
+    assert_eq!(rig.db().stats().total.total_bytes, sealed);
+    compare(rig.db(), &rig.model, &rig.keys);
+}

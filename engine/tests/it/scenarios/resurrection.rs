@@ -1,0 +1,132 @@
+//! What was deleted, overwritten or expired stays so.
+
+use std::time::Duration;
+
+use caskade::{Error, WriteOptions};
+
+use crate::rig::{Rig, strip_indexes};
+
+/// Put in one segment, deleted in another; the rest of the data keeps the first segment alive.
+#[test]
+fn a_deleted_key_stays_deleted_through_merges() {
+    let mut rig = Rig::new();
+    rig.put("k", [1; 200]);
+    rig.put("anchor", [2; 200]);
+    rig.seal();
+    rig.delete("k");
+    rig.seal();
+    for round in 0..10_u8 {
+        // Garbage, so that the policy finds something to merge.
+        rig.put("filler", [round; 300]);
+        rig.delete("filler");
+        rig.seal();
+        rig.settle_down();
+        rig.compare();
+    }
+    rig.prove();
+    rig.db().compact().expect("compacts");
+    rig.prove();
+}
+
+/// Put, delete, put, delete, each in a segment of its own, compacted in between.
+#[test]
+fn deletes_between_puts_hold_whatever_is_compacted_when() {
+    for compact_after in 0..16_u32 {
+        let mut rig = Rig::new();
+        for step in 0..4 {
+            if step % 2 == 0 {
+                rig.put("k", [step; 250])
+            } else {
+                rig.delete("k")
+            }
+            rig.seal();
+            if compact_after >> step & 1 == 1 {
+                rig.db().compact().expect("compacts");
+            }
+            rig.compare();
+        }
+        rig.prove();
+    }
+}
+
+/// A version with a TTL covers one without; once expired, it still does.
+#[test]
+fn an_expired_version_goes_on_hiding_an_older_one() {
+    for strip in [false, true] {
+        let mut rig = Rig::new();
+        rig.put("k", "for ever");
+        rig.put("anchor", [2; 200]);
+        rig.seal();
+        let options = WriteOptions::new().ttl(Duration::from_secs(10));
+        rig.db().put_with(b"k", b"for a while", options).expect("puts");
+        rig.note(b"k", Some(b"for a while"));
+        rig.compare();
+        rig.seal();
+        rig.disk.advance(11_000);
+        rig.note(b"k", None);
+        rig.compare();
+        if strip {
+            rig.close();
+            strip_indexes(&rig.disk, crate::rig::HOME);
+            rig.open();
+        }
+        rig.settle_down();
+        rig.prove();
+        rig.db().compact().expect("compacts");
+        rig.prove();
+    }
+}
+
+/// v1 in one segment, v2 in the next; v2 rots, and the hint goes. Nobody may answer v1.
+#[test]
+fn a_rotten_version_is_reported_and_never_replaced_by_an_older_one() {
+    let mut rig = Rig::new();
+    rig.put("k", "version one");
+    rig.seal();
+    let before = rig.files(0, ".seg");
+    rig.put("k", "version two");
+    rig.put("l", "intact");
+    rig.seal();
+    let newest = rig.files(0, ".seg").into_iter().find(|path| !before.contains(path));
+    let newest = newest.expect("a second segment");
+    rig.close();
+    let bytes = rig.disk.read_file(&newest).unwrap();
+    let at = bytes.windows(11).position(|window| window == b"version two").expect("it is there");
+    rig.disk.flip_bit(&newest, at as u64, 3).unwrap();
+    // Through the index the damage shows when the key is read.
+    rig.open();
+    let error = rig.db().get(b"k").expect_err("it is damaged");
+    assert!(matches!(error, Error::Corrupt { offset: 64, .. }), "{error}");
+    assert_eq!(rig.db().get(b"l").unwrap().unwrap(), b"intact");
+    // Compacting must not lose the trace.
+    rig.db().compact().expect_err("a damaged segment is kept");
+    assert!(matches!(rig.db().get(b"k"), Err(Error::Corrupt { .. })));
+    rig.kill();
+    // Without it, opening finds the damage, and says where it is.
+    strip_indexes(&rig.disk, crate::rig::HOME);
+    let error = rig.try_open(|options| options).expect_err("it is damaged");
+    assert!(matches!(error, Error::Corrupt { offset: 64, .. }), "{error}");
+}
+
+/// Compact, delete everything, compact, reopen: nothing is left, not even empty files.
+#[test]
+fn an_emptied_store_is_empty() {
+    let mut rig = Rig::new();
+    for round in 0..20_u8 {
+        for key in 0..10_u8 {
+            rig.put([key], [round; 100]);
+        }
+        rig.db().compact().expect("compacts");
+        for key in 0..10_u8 {
+            rig.delete([key]);
+        }
+        rig.db().compact().expect("compacts");
+        rig.compare();
+        if round % 5 == 0 {
+            rig.prove();
+        }
+        assert_eq!(rig.files(0, ".seg"), Vec::<std::path::PathBuf>::new(), "round {round}");
+        assert_eq!(rig.files(0, ".hint"), Vec::<std::path::PathBuf>::new());
+        assert_eq!(rig.db().len(), 0);
+    }
+}

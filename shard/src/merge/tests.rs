@@ -1,0 +1,449 @@
+//! Merges of chosen segments, and writes that land in the middle of one.
+//!
+//! Each test ends in [`Life::prove`]: the shard is compared with a map, reopened, compared, reopened
+//! without hints and snapshot, and compared again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use caskade_codec::hash::KeyHasher;
+use caskade_codec::ids::{SegmentId, Seqno, ShardId, StoreUuid};
+use caskade_codec::manifest::Manifest;
+use crossbeam_channel::unbounded;
+
+use super::*;
+use crate::catalog;
+use crate::commit::Committer;
+use crate::context::{Config, Context, Poison};
+use crate::journal::JournalScan;
+use crate::reclaim::Reclaim;
+use crate::recovery::{Progress, RecoveryMode, Request, ShardScan, resolve_batches};
+use crate::storage::sim::SimDisk;
+use crate::write_path::{Change, Op};
+
+const HOME: &str = "/home";
+const SHARD: &str = "/home/shard-000";
+
+/// A shard that is open, and what should be in it.
+struct Life {
+    disk: SimDisk,
+    ctx: Arc<Context>,
+    shards: Vec<Shard>,
+    committer: Committer,
+    model: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Does something in the middle of a merge, once.
+struct Meddling<'a, F> {
+    life: &'a Life,
+    before_settle: F,
+}
+
+impl<F: Fn()> Surroundings for Meddling<'_, F> {
+    fn settle(&self) -> Result<()> {
+        (self.before_settle)();
+        self.life.settle();
+        Ok(())
+    }
+
+    fn pace(&self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn context(disk: &SimDisk) -> Arc<Context> {
+    Arc::new(Context {
+        storage: disk.storage(),
+        path: HOME.into(),
+        uuid: StoreUuid([7; 16]),
+        shards: 1,
+        hasher: KeyHasher::new(&[3; caskade_codec::hash::SECRET_LEN]),
+        reclaim: Arc::new(Reclaim::new()),
+        poison: Poison::default(),
+        config: Config {
+            segment_bytes_max: 4096,
+            segment_bytes_min: 4096,
+            max_space_amp: 1.5,
+            journal_bytes: 8 << 10,
+            merge_bytes_per_sec: None,
+        },
+        events: unbounded().0,
+    })
+}
+
+impl Life {
+    fn new() -> Self {
+        let disk = SimDisk::new(5);
+        let ctx = context(&disk);
+        ctx.storage.create_dir(Path::new(HOME)).unwrap();
+        ctx.storage.create_dir(Path::new(SHARD)).unwrap();
+        let manifest = Manifest {
+            uuid: ctx.uuid,
+            shard: ShardId(0),
+            generation: 1,
+            next_segment: SegmentId(1),
+            next_log_seqno: Seqno::FIRST,
+            horizon: Seqno::NONE,
+            segments: Vec::new(),
+        };
+        catalog::write(&ctx, Path::new(SHARD), &manifest).unwrap();
+        for dir in ["/", HOME] {
+            ctx.storage.sync_dir(Path::new(dir)).unwrap();
+        }
+        Self::open(disk, BTreeMap::new())
+    }
+
+    fn open(disk: SimDisk, model: BTreeMap<Vec<u8>, Vec<u8>>) -> Self {
+        let ctx = context(&disk);
+        let (stop, progress) = (AtomicBool::new(false), Progress::default());
+        let request = Request {
+            mode: RecoveryMode::Default,
+            read_only: false,
+            stop: &stop,
+            progress: &progress,
+        };
+        let journal = JournalScan::read(&ctx).unwrap();
+        let mut scans = vec![ShardScan::read(&ctx, ShardId(0), &request, &journal).unwrap()];
+        resolve_batches(&mut scans);
+        let shards: Vec<Shard> =
+            scans.into_iter().map(|scan| scan.finish(&ctx, &request).unwrap().0).collect();
+        let committer = Committer::new(Arc::clone(&ctx), &shards, journal.next_turn());
+        Self { disk, ctx, shards, committer, model }
+    }
+
+    /// The process dies and a new one opens the shard.
+    fn reopen(self) -> Self {
+        self.disk.kill();
+        let (disk, model) = (self.disk.clone(), self.model.clone());
+        drop(self);
+        Self::open(disk, model)
+    }
+
+    fn shard(&self) -> &Shard {
+        &self.shards[0]
+    }
+
+    fn settle(&self) {
+        self.committer.settle(&self.shards, [ShardId(0)].into_iter().collect()).unwrap();
+    }
+
+    fn apply(&self, key: &str, change: Change<'_>) {
+        let op = Op { hash: self.ctx.hasher.hash(key.as_bytes()), key: key.as_bytes(), change };
+        self.shard().lock().unwrap().apply(&op, |_| Ok(true)).unwrap();
+    }
+
+    fn put_raw(&self, key: &str, value: &str, expiry: Option<u64>) {
+        let value = value.as_bytes();
+        self.apply(key, Change::Put { value, flags: Flags::NONE, expiry });
+    }
+
+    fn put(&mut self, key: &str, value: &str) {
+        self.put_raw(key, value, None);
+        self.model.insert(key.into(), value.into());
+    }
+
+    fn put_until(&mut self, key: &str, value: &str, expiry: u64) {
+        self.put_raw(key, value, Some(expiry));
+        self.model.insert(key.into(), value.into());
+    }
+
+    fn delete(&mut self, key: &str) {
+        self.apply(key, Change::Delete);
+        self.model.remove(key.as_bytes());
+    }
+
+    /// Seals what was written since the last call as one segment, and answers its id.
+    fn seal(&self) -> SegmentId {
+        let id = self.shard().cut().files.last().expect("something was written").0.segment.id;
+        self.shard().lock().unwrap().end_active();
+        self.shard().seal_ended().unwrap();
+        id
+    }
+
+    fn merge(&self, ids: &[SegmentId]) -> Outcome {
+        self.merge_while(ids, || {})
+    }
+
+    /// Merges `ids`, and calls `meddle` when everything is copied but nothing is decided.
+    fn merge_while(&self, ids: &[SegmentId], meddle: impl Fn()) -> Outcome {
+        let _upkeep = self.shard().upkeep();
+        let around = Meddling { life: self, before_settle: meddle };
+        self.shard().merge_segments(ids, &around).unwrap()
+    }
+
+    fn sealed(&self) -> Vec<SegmentId> {
+        self.shard().sealed_inputs(None).iter().map(|input| input.segment.id).collect()
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let guard = self.ctx.reclaim.enter();
+        let found = self.shard().find(&guard, self.ctx.hasher.hash(key), key).unwrap()?;
+        let now = self.ctx.storage.wall_ms();
+        (!found.frame.is_expired(|| now)).then(|| found.frame.value().to_vec())
+    }
+
+    fn compare(&self) {
+        for key in [b"k", b"l", b"m", b"n"] {
+            let expected = self.model.get(&key[..]).map(Vec::as_slice);
+            assert_eq!(self.get(key).as_deref(), expected, "{}", key.escape_ascii());
+        }
+    }
+
+    /// The live bytes of each sealed segment, as counted on the way and as counted anew.
+    fn recount(&self) -> Vec<(SegmentId, (u64, u64))> {
+        let guard = self.ctx.reclaim.enter();
+        let mut counted: Vec<_> =
+            self.sealed_inputs().iter().map(|segment| (segment.id, segment.usage.get())).collect();
+        counted.sort_by_key(|(id, _)| *id);
+        drop(guard);
+        counted
+    }
+
+    fn sealed_inputs(&self) -> Vec<Arc<Segment>> {
+        self.shard().sealed_inputs(None).into_iter().map(|input| input.segment).collect()
+    }
+
+    /// Compares with the model, reopened and without hints and snapshot too.
+    fn prove(self) {
+        self.compare();
+        let counted = self.recount();
+        let life = self.reopen();
+        life.compare();
+        assert_eq!(life.recount(), counted);
+        for entry in life.disk.list(SHARD).unwrap() {
+            let name = entry.name.to_str().unwrap();
+            if name.ends_with(".hint") || name == names::KEYDIR {
+                life.disk.remove_file(Path::new(SHARD).join(name)).unwrap();
+            }
+        }
+        let life = life.reopen();
+        life.compare();
+        assert_eq!(life.recount(), counted);
+    }
+}
+
+#[test]
+fn a_tombstone_stays_while_an_older_segment_may_hold_its_key() {
+    let mut life = Life::new();
+    life.put("k", "v");
+    let first = life.seal();
+    life.delete("k");
+    life.put("l", "w");
+    let second = life.seal();
+    life.merge(&[second]);
+    assert_eq!(life.sealed()[0], first, "the older segment was not touched");
+    life.prove();
+}
+
+#[test]
+fn a_tombstone_goes_with_the_last_segment_that_is_older() {
+    let mut life = Life::new();
+    life.put("k", "v");
+    let first = life.seal();
+    life.delete("k");
+    let second = life.seal();
+    let outcome = life.merge(&[first, second]);
+    assert_eq!((outcome.inputs, outcome.outputs), (2, 0));
+    assert!(life.sealed().is_empty());
+    life.prove();
+}
+
+/// Put, delete, put, delete over four segments; every order of merging them one by one.
+#[test]
+fn merging_superseded_tombstones_in_any_order_uncovers_nothing() {
+    for order in permutations(4) {
+        let mut life = Life::new();
+        let mut ids = Vec::new();
+        for round in ["one", "two"] {
+            life.put("k", round);
+            ids.push(life.seal());
+            life.delete("k");
+            ids.push(life.seal());
+        }
+        for (steps, index) in order.iter().enumerate() {
+            life.merge(&[ids[*index]]);
+            life.compare();
+            if steps == 1 {
+                life = life.reopen();
+                life.compare();
+            }
+        }
+        // What the single merges left behind, all at once.
+        life.merge(&life.sealed());
+        assert!(life.sealed().is_empty(), "{order:?}");
+        life.prove();
+    }
+}
+
+/// As above, with a value at the end that must stay.
+#[test]
+fn merging_in_any_order_keeps_the_newest_value() {
+    for order in permutations(4) {
+        let mut life = Life::new();
+        life.put("k", "one");
+        let mut ids = vec![life.seal()];
+        life.delete("k");
+        ids.push(life.seal());
+        life.put("k", "two");
+        ids.push(life.seal());
+        life.put("k", "three");
+        life.put("l", "w");
+        ids.push(life.seal());
+        for index in order {
+            life.merge(&[ids[index]]);
+            life.compare();
+        }
+        life.prove();
+    }
+}
+
+fn permutations(len: usize) -> Vec<Vec<usize>> {
+    if len == 0 {
+        return vec![Vec::new()];
+    }
+    let shorter = permutations(len - 1);
+    let insert = |at: usize| {
+        shorter.iter().map(move |order| {
+            let mut order = order.clone();
+            order.insert(at, len - 1);
+            order
+        })
+    };
+    (0..len).flat_map(insert).collect()
+}
+
+/// A copy of K gets a higher segment id than the delete of K that lands meanwhile.
+#[test]
+fn a_delete_in_a_lower_segment_beats_the_copy_in_a_higher_one() {
+    let mut life = Life::new();
+    life.put("k", "v");
+    life.put("l", "w");
+    let first = life.seal();
+    life.merge_while(&[first], || life.apply("k", Change::Delete));
+    life.model.remove(&b"k"[..]);
+    let deleted = life.seal();
+    assert!(life.sealed().iter().any(|id| *id > deleted), "the copy has the higher id");
+    life.compare();
+    let life = life.reopen();
+    life.compare();
+    // Now the tombstone alone: the copy is older, in spite of its id.
+    life.merge(&[deleted]);
+    life.prove();
+}
+
+#[test]
+fn a_put_during_a_merge_wins_over_the_copy() {
+    let mut life = Life::new();
+    life.put("k", "v1");
+    life.put("l", "w");
+    let first = life.seal();
+    life.merge_while(&[first], || life.put_raw("k", "v2", None));
+    life.model.insert(b"k".into(), b"v2".into());
+    life.prove();
+}
+
+#[test]
+fn a_key_deleted_during_a_merge_is_not_brought_back() {
+    let mut life = Life::new();
+    life.put("k", "v");
+    let first = life.seal();
+    life.merge_while(&[first], || life.apply("k", Change::Delete));
+    life.model.clear();
+    life.prove();
+}
+
+#[test]
+fn a_key_put_back_and_deleted_again_during_a_merge_stays_deleted() {
+    let mut life = Life::new();
+    life.put("k", "v");
+    let first = life.seal();
+    life.merge_while(&[first], || {
+        life.put_raw("k", "v", None);
+        life.apply("k", Change::Delete);
+    });
+    life.model.clear();
+    life.prove();
+}
+
+/// The merge sees K expired; a put lands before the keydir forgets it.
+#[test]
+fn a_put_survives_the_removal_of_its_expired_predecessor() {
+    let mut life = Life::new();
+    let now = life.ctx.storage.wall_ms();
+    life.put_until("k", "old", now + 10);
+    let first = life.seal();
+    life.disk.advance(20);
+    life.merge_while(&[first], || life.put_raw("k", "new", None));
+    life.model.insert(b"k".into(), b"new".into());
+    life.prove();
+}
+
+/// K never expires in the first segment and does in the second, which is then dropped or merged.
+#[test]
+fn an_expired_version_never_uncovers_an_older_one() {
+    let expired = || {
+        let mut life = Life::new();
+        let now = life.ctx.storage.wall_ms();
+        life.put("k", "for ever");
+        let first = life.seal();
+        life.put_until("k", "for a while", now + 10);
+        let second = life.seal();
+        life.disk.advance(20);
+        life.model.clear();
+        life.compare();
+        (life, first, second)
+    };
+    // By the policy, which drops whole expired segments if it may.
+    let (life, ..) = expired();
+    while life
+        .shard()
+        .merge_by_policy(&Meddling { life: &life, before_settle: || {} }, false)
+        .unwrap()
+        .is_some()
+    {
+        life.compare();
+    }
+    life.prove();
+    // Each alone, in both orders, and both together.
+    let (life, first, second) = expired();
+    life.merge(&[second]);
+    life.compare();
+    life.merge(&[first]);
+    life.prove();
+    let (life, first, second) = expired();
+    life.merge(&[first]);
+    life.compare();
+    life.merge(&[second]);
+    life.prove();
+    let (life, first, second) = expired();
+    life.merge(&[first, second]);
+    assert!(life.sealed().is_empty());
+    life.prove();
+}
+
+/// As the others, with a snapshot between the writes and the merges.
+#[test]
+fn a_snapshot_from_before_a_merge_brings_nothing_back() {
+    let around_nothing = |life: &Life| {
+        life.shard().snapshot(&Meddling { life, before_settle: || {} }).unwrap();
+    };
+    let mut life = Life::new();
+    life.put("k", "v1");
+    life.put("l", "w1");
+    let first = life.seal();
+    life.put("m", "x");
+    let second = life.seal();
+    around_nothing(&life);
+    life.delete("k");
+    life.put("l", "w2");
+    let third = life.seal();
+    life.merge(&[first, third]);
+    let life = life.reopen();
+    life.compare();
+    life.merge(&[second]);
+    let mut life = life.reopen();
+    life.compare();
+    life.put("k", "v3");
+    life.prove();
+}
