@@ -37,7 +37,7 @@ fn deletes_between_puts_hold_whatever_is_compacted_when() {
             if step % 2 == 0 {
                 rig.put("k", [step; 250]);
             } else {
-                rig.delete("k")
+                rig.delete("k");
             }
             rig.seal();
             if compact_after >> step & 1 == 1 {
