@@ -122,6 +122,10 @@ fn a_broken_batch_ends_the_log_before_sealed_segments_too() {
 fn horizons_that_a_full_disk_kept_down_rise_together_later() {
     let disk = SimDisk::new(1);
     let (db, [here, there]) = two_shards(&disk);
+    for key in here[1..20].iter().chain(&there[1..20]) {
+        db.put(key, b"first").expect("puts");
+    }
+    db.sync().expect("syncs");
     db.compact().expect("compacts");
     let mut batch = Batch::new();
     batch.put(&here[0], b"batch").put(&there[0], b"batch");
