@@ -184,7 +184,10 @@ impl Committer {
             if catalog.manifest().horizon >= cut.seqno {
                 return Ok(());
             }
-            catalog.publish(&self.ctx, |manifest| raise_horizon(manifest, cut.seqno))
+            catalog.publish(&self.ctx, |manifest| {
+                raise_horizon(manifest, cut.seqno);
+                Ok(())
+            })
         });
         if let Err(error) = raised {
             // Some have risen and others not: next time they must rise together again.

@@ -439,6 +439,7 @@ impl Shard {
             manifest.segments.retain(|entry| !is_input(entry.id));
             manifest.segments.extend(outputs);
             manifest.segments.sort_by_key(|entry| entry.id);
+            Ok(())
         })
     }
 

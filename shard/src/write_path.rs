@@ -445,7 +445,7 @@ impl Shard {
         let sizes = self.sizes(len)?;
         let (id, salt, path, file) = loop {
             if ahead.ids.is_empty() {
-                let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))??;
+                let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))?;
                 ahead.ids.extend(listed);
             }
             let &(id, salt) = ahead.ids.front().expect("some were just listed");
