@@ -328,9 +328,11 @@ impl Locked<'_> {
         self.writer.log.unsettled
     }
 
-    /// Ties this shard's horizon to those of other shards.
-    pub(crate) fn keep_unsettled(&mut self, shards: ShardSet) {
-        self.writer.log.unsettled = self.writer.log.unsettled.union(shards);
+    /// Ties this shard's durability and horizon to those of other shards.
+    pub(crate) fn tie(&mut self, shards: ShardSet) {
+        let log = &mut self.writer.log;
+        log.entangled = log.entangled.union(shards);
+        log.unsettled = log.unsettled.union(shards);
     }
 
     /// Where the log ends, for a sync of this shard with all that it is entangled with.
