@@ -60,3 +60,8 @@ pub use stats::{CompactReport, OpenReport, ShardOpenReport, ShardStats, Stats};
 pub use value::Value;
 pub use verify::{Damage, VerifyProgress, VerifyReport};
 pub use version::Version;
+
+/// The README's code is compiled by `cargo test`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -235,6 +235,7 @@ impl Machine {
         }
     }
 
+    #[expect(clippy::single_match_else, reason = "both arms matter")]
     fn conditional(&mut self) {
         let (key, new) = (self.key(), self.value());
         let old = self.seen(&key).cloned();
