@@ -33,7 +33,7 @@ fn say(figure: u128, second: u128) -> Outcome<()> {
 fn open(args: &Args) -> Outcome<()> {
     let (begun, processor_begun) = (Instant::now(), process_time());
     let db = Db::open(&args.dir)?;
-    let (elapsed, processor) = (begun.elapsed(), process_time() - processor_begun);
+    let (elapsed, processor) = (begun.elapsed(), process_time().saturating_sub(processor_begun));
     if db.len() != args.keys {
         return Err(format!("{} keys instead of {}", db.len(), args.keys).into());
     }

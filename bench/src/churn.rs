@@ -72,7 +72,7 @@ fn overwrite(args: &Args, db: &Db, path: &Path, values: &Values, watch: &Watch) 
             if taken > SLOW {
                 seen.slow += 1;
                 // The disk is asked every few milliseconds; its answer to this stall comes with it.
-                let disk = watch.slowest_since(now - taken);
+                let disk = watch.slowest_since(now.checked_sub(taken).unwrap_or(now));
                 if disk < taken / 2 {
                     seen.worst_own = seen.worst_own.max(taken);
                 }
@@ -131,7 +131,7 @@ impl Seen {
         let braked = self.brakes.iter().filter(|micros| **micros > 0.0).count();
         report.add("looks that found the brake on, of 100", braked as f64, "", Target::None);
         let stats = db.stats().total;
-        let written = stats.merged_bytes as f64 / (1 << 20) as f64;
+        let written = stats.merged_bytes as f64 / f64::from(1 << 20);
         report.add("written by merges", written, "MiB", Target::None);
         report.add_series("amplification", self.amplification);
         report.add_series("disk_over_logical", self.on_disk);

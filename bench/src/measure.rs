@@ -67,7 +67,7 @@ pub fn in_threads(clock: Clock, threads: usize, work: impl Fn(usize) + Sync) -> 
                     barrier.wait();
                     let begun = thread_time();
                     work(index);
-                    thread_time() - begun
+                    thread_time().saturating_sub(begun)
                 })
             })
             .collect();

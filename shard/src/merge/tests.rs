@@ -22,8 +22,8 @@ use crate::recovery::{Progress, RecoveryMode, Request, ShardScan, resolve_batche
 use crate::storage::sim::SimDisk;
 use crate::write_path::{Change, Op};
 
-const HOME: &str = "/home";
-const SHARD: &str = "/home/shard-000";
+const HOME: &str = "/store";
+const SHARD: &str = "/store/shard-000";
 
 /// A shard that is open, and what should be in it.
 struct Life {
