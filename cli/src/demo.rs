@@ -125,6 +125,7 @@ impl<'a> Demo<'a> {
         let db = self.recover(&acknowledged)?;
         self.compact(&db)?;
         db.close()?;
+        self.report.space.at_rest = self.measure_disk()?;
         self.report.elapsed = begun.elapsed();
         Ok(std::mem::take(&mut self.report))
     }
@@ -280,16 +281,29 @@ impl<'a> Demo<'a> {
 
     fn overwrite(&mut self, db: &Db) -> Outcome {
         let n = self.records;
-        let put = |i, latencies: &mut Latencies| {
-            let (round, index) = (1 + i / n, data::shuffled(i % n, n, 3 + i / n));
-            let (key, value) = (data::present(index), data::value(index, round));
-            latencies.time(|| db.put(&key, &value)).map(drop)
+        let (mut amplification, mut peak) = (Vec::new(), 0);
+        let mut sample = || {
+            amplification.push(db.stats().total.space_amp());
+            // Files come and go meanwhile, so that one look may fail.
+            peak = peak.max(Disk::of(self.store).map_or(0, |disk| disk.total()));
         };
-        let mut amplification = Vec::new();
-        let plan = Plan { calls: n * ROUNDS, ..self.plan("put, overwrite") };
-        let measured =
-            parallel::run(plan, put, || amplification.push(db.stats().total.space_amp()))?;
+        let mut measured: Option<Measured> = None;
+        // One round after the other, so that each key's last write is the last round's.
+        for round in 1..=ROUNDS {
+            let put = |i, latencies: &mut Latencies| {
+                let index = data::shuffled(i, n, 2 + round);
+                let (key, value) = (data::present(index), data::value(index, round));
+                latencies.time(|| db.put(&key, &value)).map(drop)
+            };
+            let one = parallel::run(self.plan("put, overwrite"), put, &mut sample)?;
+            match &mut measured {
+                Some(measured) => measured.add(&one),
+                None => measured = Some(one),
+            }
+        }
+        let measured = measured.expect("there is a round");
         self.report.space.while_overwriting = amplification;
+        self.report.space.peak_bytes = peak;
         let text = self.keep(measured);
         self.tell("overwrite", &format!("{text} puts, every key {ROUNDS} times"))?;
         let total = db.stats().total;
@@ -359,6 +373,10 @@ impl<'a> Demo<'a> {
         Ok(db)
     }
 
+    fn measure_disk(&self) -> Outcome<Disk> {
+        Disk::of(self.store).map_err(|source| Fault::system("measure", self.store, source))
+    }
+
     /// Compares all records with what was written last.
     fn check_records(&self, db: &Db) -> Outcome {
         const GROUP: u64 = 1024;
@@ -387,8 +405,6 @@ impl<'a> Demo<'a> {
         self.report.space.before_compaction = before;
         self.report.space.after_compaction = total.space_amp();
         self.report.space.keys = total.keys;
-        self.report.space.disk =
-            Disk::of(self.store).map_err(|source| Fault::system("measure", self.store, source))?;
         self.tell(
             "compact",
             &format!(

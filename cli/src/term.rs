@@ -87,6 +87,11 @@ impl Progress {
         Self::with_unit(label, units::count)
     }
 
+    /// A bar that counts bytes.
+    pub(crate) fn of_bytes(label: &str) -> Self {
+        Self::with_unit(label, units::bytes)
+    }
+
     /// A bar for work that ends by the clock: milliseconds.
     pub(crate) fn of_time(label: &str) -> Self {
         let show = |ms| units::time(Duration::from_millis(ms));
@@ -179,9 +184,18 @@ pub(crate) fn columns(values: &[f64]) -> String {
 
 /// A bar of up to `width` columns.
 pub(crate) fn bar(share: f64, width: u32) -> String {
+    (if has_unicode() { "█" } else { "#" }).repeat(columns_of(share, width).max(1))
+}
+
+/// The rest of a bar: what does not count. Nothing if it is less than half a column.
+pub(crate) fn dead_bar(share: f64, width: u32) -> String {
+    (if has_unicode() { "░" } else { "." }).repeat(columns_of(share, width))
+}
+
+fn columns_of(share: f64, width: u32) -> usize {
     #[expect(clippy::cast_sign_loss, reason = "clamped")]
-    let filled = (share.clamp(0.0, 1.0) * f64::from(width)).round() as usize;
-    (if has_unicode() { "█" } else { "#" }).repeat(filled.max(1))
+    let columns = (share.clamp(0.0, 1.0) * f64::from(width)).round() as usize;
+    columns
 }
 
 #[cfg(test)]

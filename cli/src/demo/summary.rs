@@ -42,7 +42,10 @@ pub(crate) struct Space {
     pub(crate) before_compaction: f64,
     pub(crate) after_compaction: f64,
     pub(crate) keys: u64,
-    pub(crate) disk: Disk,
+    /// The most that the files took while all records were overwritten.
+    pub(crate) peak_bytes: u64,
+    /// After compaction, and closed.
+    pub(crate) at_rest: Disk,
 }
 
 impl Space {
@@ -52,7 +55,7 @@ impl Space {
 
     /// Blocks on disk over the bytes of keys and values.
     fn on_disk(&self) -> f64 {
-        units::as_f64(self.disk.total()) / units::as_f64(self.logical_bytes().max(1))
+        units::as_f64(self.at_rest.total()) / units::as_f64(self.logical_bytes().max(1))
     }
 
     /// All keys of the demo have the same length, and all values.
@@ -182,24 +185,29 @@ impl Report {
                 "a key: growth of RssAnon over the load, all of the process".to_owned(),
             )?;
         }
-        let Disk { segments, index, fixed } = self.space.disk;
+        let Disk { segments, index, fixed } = self.space.at_rest;
         line(
-            "disk",
+            "disk, compacted, closed",
             format!("{:.2} x", self.space.on_disk()),
             format!(
-                "blocks of all files over {} of keys and values",
+                "all files over {} of keys and values",
                 units::bytes(self.space.logical_bytes())
             ),
         )?;
         line(
             "",
-            units::bytes(segments + index + fixed),
+            units::bytes(self.space.at_rest.total()),
             format!(
-                "{} segments, {} index files, {} journal and reserve",
+                "{} segments, {} index, {} journal and reserve",
                 units::bytes(segments),
                 units::bytes(index),
                 units::bytes(fixed)
             ),
+        )?;
+        line(
+            "disk, most",
+            units::bytes(self.space.peak_bytes),
+            "while overwriting, with what is allocated ahead".to_owned(),
         )?;
         line(
             "space amplification",
@@ -271,9 +279,10 @@ impl Report {
                 "amplification_before_compaction": self.space.before_compaction,
                 "amplification_after_compaction": self.space.after_compaction,
                 "logical_bytes": self.space.logical_bytes(),
-                "segment_bytes": self.space.disk.segments,
-                "index_bytes": self.space.disk.index,
-                "journal_and_reserve_bytes": self.space.disk.fixed,
+                "segment_bytes": self.space.at_rest.segments,
+                "index_bytes": self.space.at_rest.index,
+                "journal_and_reserve_bytes": self.space.at_rest.fixed,
+                "peak_bytes": self.space.peak_bytes,
             },
             "recovery": {
                 "clean_open_ns": ns(self.recovery.clean_open),
