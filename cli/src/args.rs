@@ -64,10 +64,12 @@ pub(crate) struct GetArgs {
     pub(crate) store: PathBuf,
     /// The key
     pub(crate) key: OsString,
-    /// How the key is written, and how the value is printed [default: escaped; the value raw
-    /// where stdout is no terminal]
-    #[arg(long, value_enum)]
-    pub(crate) bytes: Option<Form>,
+    /// How the key is written
+    #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) input: Form,
+    /// How the value is printed [default: escaped on a terminal, else raw]
+    #[arg(long = "out", value_name = "FORM", value_enum)]
+    pub(crate) output: Option<Form>,
     /// Print key, value, version and expiry as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -97,8 +99,8 @@ pub(crate) struct PutArgs {
     #[arg(long, value_name = "N", requires = "create", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) shards: Option<u16>,
     /// How key and value are written
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) bytes: Form,
+    #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) input: Form,
 }
 
 #[derive(Debug, Args)]
@@ -109,8 +111,8 @@ pub(crate) struct DelArgs {
     #[arg(required = true)]
     pub(crate) keys: Vec<OsString>,
     /// How the keys are written
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) bytes: Form,
+    #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) input: Form,
 }
 
 #[derive(Debug, Args)]
@@ -129,9 +131,12 @@ pub(crate) struct ScanArgs {
     /// Go on where an earlier scan stopped
     #[arg(long, value_name = "CURSOR")]
     pub(crate) cursor: Option<caskade::ScanCursor>,
-    /// How the prefix is written, and how keys and values are printed
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) bytes: Form,
+    /// How the prefix is written
+    #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) input: Form,
+    /// How keys and values are printed
+    #[arg(long = "out", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) output: Form,
     /// Print a JSON object a line; the last one has the cursor if there is more
     #[arg(long)]
     pub(crate) json: bool,
@@ -148,8 +153,8 @@ pub(crate) struct CountArgs {
     #[arg(long)]
     pub(crate) exact: bool,
     /// How the prefix is written
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) bytes: Form,
+    #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) input: Form,
 }
 
 #[derive(Debug, Args)]
@@ -210,8 +215,8 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: usize,
     /// How keys and values are printed
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) bytes: Form,
+    #[arg(long = "out", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) output: Form,
     /// Print keys and values whole, not only their beginnings
     #[arg(long)]
     pub(crate) whole: bool,

@@ -156,7 +156,7 @@ impl<'a> Demo<'a> {
             let kind = file_system.as_deref().unwrap_or("unknown file system");
             writeln!(
                 out,
-                "{}: {} records, keys of {} and values of {} bytes, {} threads\nStore: {} ({kind})",
+                "{}: {} records, keys of {}, values of {} bytes, {} threads\nStore: {} ({kind})",
                 self.paint.bold("Caskade demo"),
                 units::count(self.records),
                 data::KEY_LEN,
@@ -167,7 +167,7 @@ impl<'a> Demo<'a> {
             if kind == "tmpfs" {
                 writeln!(
                     out,
-                    "This is memory, not a disk: durable writes cost nothing here, and mean nothing. See --dir."
+                    "This is memory, not a disk: durable writes cost nothing here. See --dir."
                 )?;
             }
             writeln!(out)?;
@@ -224,7 +224,7 @@ impl<'a> Demo<'a> {
         };
         let measured = parallel::run(self.plan("get, present"), hit, || {})?;
         let text = self.keep(measured);
-        self.tell("read", &format!("{text} gets of present keys, each compared"))?;
+        self.tell("read", &format!("{text} gets, present, compared"))?;
 
         let miss = |i, latencies: &mut Latencies| {
             let found = latencies.time(|| db.get(&data::absent(data::shuffled(i, n, 1))))?;
@@ -233,7 +233,7 @@ impl<'a> Demo<'a> {
         };
         let measured = parallel::run(self.plan("get, absent"), miss, || {})?;
         let text = self.keep(measured);
-        self.more(&format!("{text} gets of absent keys"))?;
+        self.more(&format!("{text} gets, absent"))?;
 
         let many = |call, latencies: &mut Latencies| {
             let index = |i: u64| data::shuffled(call * MANY + i, n, 2);
@@ -250,7 +250,7 @@ impl<'a> Demo<'a> {
         let plan = Plan { calls: n / MANY, keys_per_call: MANY, ..self.plan("get_many of 64") };
         let measured = parallel::run(plan, many, || {})?;
         let text = self.keep(measured);
-        self.more(&format!("{text} keys, {MANY} in a call"))
+        self.more(&format!("{text} gets, {MANY} in a call"))
     }
 
     fn write_durably(&mut self, db: &Db) -> Outcome {
@@ -262,7 +262,7 @@ impl<'a> Demo<'a> {
         for (threads, name) in DURABLE_THREADS {
             let before = db.stats();
             let put = |index, latencies: &mut Latencies| {
-                let key = data::key(*b"durabl:", index % 10_000);
+                let key = data::key(*b"durable", index % 10_000);
                 let value = data::value(index, u64::from(threads));
                 let options = WriteOptions::new().durability(Durability::Sync);
                 latencies.time(|| db.put_with(&key, &value, options)).map(drop)
@@ -337,7 +337,7 @@ impl<'a> Demo<'a> {
     fn crash(&mut self) -> Outcome<crash::Acknowledged> {
         let acknowledged = crash::kill_a_writer(self.store)?;
         let text = format!(
-            "a child process was killed (SIGKILL) after {} acknowledged writes",
+            "a child was killed (SIGKILL) after {} acknowledged writes",
             units::count(acknowledged.total())
         );
         self.tell("kill", &text)?;
@@ -365,7 +365,7 @@ impl<'a> Demo<'a> {
             self.paint.bad(format!("{} keys lack their last acknowledged write", check.lost))
         };
         self.more(&format!(
-            "{verdict}: {} keys compared, {} unacknowledged {} kept whole",
+            "{verdict}\n              ({} keys compared; {} unacknowledged {} kept, whole)",
             units::count(check.keys),
             check.unacknowledged_kept,
             if check.unacknowledged_kept == 1 { "write" } else { "writes" },

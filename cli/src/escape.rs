@@ -50,7 +50,7 @@ impl Form {
                 Self::Hex => format!("'{shown}' is not pairs of hexadecimal digits"),
                 _ => format!(
                     "'{shown}' has a backslash that is none of \\\\ \\n \\r \\t \\x00; \
-                     write \\\\ for a backslash, or use --bytes raw"
+                     write \\\\ for a backslash, or use --in raw"
                 ),
             })
         })

@@ -72,7 +72,7 @@ impl<W: Write> Page<'_, W> {
     }
 
     fn bytes(&self, bytes: &[u8]) -> String {
-        let form = self.args.bytes;
+        let form = self.args.output;
         if self.args.whole || bytes.len() <= GLANCE {
             form.text(bytes)
         } else {
@@ -194,7 +194,7 @@ impl<W: Write> Page<'_, W> {
             &format!("{offset:>10} {:>8} {kind:<6} #{} {what}{note}", record.frame_len, record.seqno),
             &json!({
                 "offset": offset, "bytes": record.frame_len, "kind": kind, "seqno": record.seqno.0,
-                "key": self.args.bytes.text(record.key), "value": self.args.bytes.text(record.value),
+                "key": self.args.output.text(record.key), "value": self.args.output.text(record.value),
                 "flags": flags, "expires_at_unix_ms": record.expiry,
             }),
         )

@@ -17,10 +17,10 @@ const PAGE: u64 = 1024;
 
 /// Prints keys and values.
 pub(crate) fn scan(args: &ScanArgs) -> Outcome {
-    if args.json && args.bytes == Form::Raw {
-        return Err(Fault::Usage("JSON holds text only: use --bytes escaped or hex".to_owned()));
+    if args.json && args.output == Form::Raw {
+        return Err(Fault::Usage("JSON holds text only: use --out escaped or hex".to_owned()));
     }
-    let prefix = prefix(args.bytes, args.prefix.as_deref())?;
+    let prefix = prefix(args.input, args.prefix.as_deref())?;
     let db = open_to_read(&args.store)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut left = args.limit.unwrap_or(u64::MAX);
@@ -50,9 +50,9 @@ pub(crate) fn scan(args: &ScanArgs) -> Outcome {
 
 fn print(out: &mut impl Write, args: &ScanArgs, entry: &Entry) -> Outcome {
     if args.json {
-        let mut object = json!({ "key": args.bytes.text(&entry.key) });
+        let mut object = json!({ "key": args.output.text(&entry.key) });
         if !args.keys_only {
-            object["value"] = args.bytes.text(&entry.value).into();
+            object["value"] = args.output.text(&entry.value).into();
             if let Some(expiry) = entry.value.expires_at_unix_ms() {
                 object["expires_at_unix_ms"] = expiry.into();
             }
@@ -60,10 +60,10 @@ fn print(out: &mut impl Write, args: &ScanArgs, entry: &Entry) -> Outcome {
         writeln!(out, "{object}")?;
         return Ok(());
     }
-    out.write_all(&args.bytes.show(&entry.key))?;
+    out.write_all(&args.output.show(&entry.key))?;
     if !args.keys_only {
         out.write_all(b"\t")?;
-        out.write_all(&args.bytes.show(&entry.value))?;
+        out.write_all(&args.output.show(&entry.value))?;
     }
     out.write_all(b"\n")?;
     Ok(())
@@ -75,7 +75,7 @@ fn prefix(form: Form, prefix: Option<&std::ffi::OsStr>) -> Outcome<Vec<u8>> {
 
 /// Prints the number of keys.
 pub(crate) fn count(args: &CountArgs) -> Outcome {
-    let prefix = prefix(args.bytes, args.prefix.as_deref())?;
+    let prefix = prefix(args.input, args.prefix.as_deref())?;
     let db = open_to_read(&args.store)?;
     let mut count = db.len();
     if args.exact || !prefix.is_empty() {

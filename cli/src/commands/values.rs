@@ -13,14 +13,18 @@ use crate::fault::{Fault, Outcome};
 
 /// Prints the value of a key.
 pub(crate) fn get(args: &GetArgs) -> Outcome {
-    let form = args.bytes.unwrap_or_default();
-    let key = form.parse(&args.key)?;
+    let key = args.input.parse(&args.key)?;
     let db = open_to_read(&args.store)?;
     let Some(value) = db.get(&key)? else {
         eprintln!("caskade: there is no key '{}'", escape(&key));
         return Err(Fault::KeyMissing);
     };
     let mut out = io::stdout().lock();
+    let form = args.output.unwrap_or(if out.is_terminal() || args.json {
+        Form::Escaped
+    } else {
+        Form::Raw
+    });
     if args.json {
         let entry = json!({
             "key": form.text(&key),
@@ -29,11 +33,11 @@ pub(crate) fn get(args: &GetArgs) -> Outcome {
             "expires_at_unix_ms": value.expires_at_unix_ms(),
         });
         writeln!(out, "{entry}")?;
-    } else if args.bytes.is_none() && !out.is_terminal() || args.bytes == Some(Form::Raw) {
-        out.write_all(&value)?;
     } else {
         out.write_all(&form.show(&value))?;
-        writeln!(out)?;
+        if form != Form::Raw {
+            writeln!(out)?;
+        }
     }
     out.flush()?;
     Ok(())
@@ -41,7 +45,7 @@ pub(crate) fn get(args: &GetArgs) -> Outcome {
 
 /// Stores a value.
 pub(crate) fn put(args: &PutArgs) -> Outcome {
-    let key = args.bytes.parse(&args.key)?;
+    let key = args.input.parse(&args.key)?;
     let value = value_of(args)?;
     let mut builder = Db::builder(&args.store).create(args.create);
     if let Some(shards) = args.shards {
@@ -66,7 +70,7 @@ pub(crate) fn put(args: &PutArgs) -> Outcome {
 
 fn value_of(args: &PutArgs) -> Outcome<Vec<u8>> {
     if let Some(value) = &args.value {
-        return args.bytes.parse(value);
+        return args.input.parse(value);
     }
     if let Some(path) = &args.file {
         return fs::read(path).map_err(|source| Fault::system("read", path, source));
@@ -85,7 +89,7 @@ fn value_of(args: &PutArgs) -> Outcome<Vec<u8>> {
 
 /// Deletes keys.
 pub(crate) fn del(args: &DelArgs) -> Outcome {
-    let keys = args.keys.iter().map(|key| args.bytes.parse(key)).collect::<Outcome<Vec<_>>>()?;
+    let keys = args.keys.iter().map(|key| args.input.parse(key)).collect::<Outcome<Vec<_>>>()?;
     let db = open_to_write(&args.store)?;
     let mut is_one_missing = false;
     for key in &keys {

@@ -153,10 +153,10 @@ impl Report {
         writeln!(
             out,
             "\n{}",
-            paint.bold("Space amplification while overwriting (segment bytes over live bytes)")
+            paint.bold("Space amplification while overwriting (segments over live bytes)")
         )?;
         let above_one: Vec<f64> =
-            thin_out(samples, 60).iter().map(|amp| (amp - 1.0).max(0.001)).collect();
+            thin_out(samples, 48).iter().map(|amp| (amp - 1.0).max(0.001)).collect();
         writeln!(
             out,
             "  {}  peak {:.2}, at the end {:.2}",
@@ -182,23 +182,20 @@ impl Report {
             line(
                 "memory",
                 format!("{:.1} B", units::as_f64(anonymous) / keys),
-                "a key: growth of RssAnon over the load, all of the process".to_owned(),
+                "a key: growth of RssAnon over the load".to_owned(),
             )?;
         }
         let Disk { segments, index, fixed } = self.space.at_rest;
         line(
             "disk, compacted, closed",
             format!("{:.2} x", self.space.on_disk()),
-            format!(
-                "all files over {} of keys and values",
-                units::bytes(self.space.logical_bytes())
-            ),
+            format!("files over {} of keys and values", units::bytes(self.space.logical_bytes())),
         )?;
         line(
             "",
             units::bytes(self.space.at_rest.total()),
             format!(
-                "{} segments, {} index, {} journal and reserve",
+                "segments {}, index {}, fixed {}",
                 units::bytes(segments),
                 units::bytes(index),
                 units::bytes(fixed)
@@ -207,7 +204,7 @@ impl Report {
         line(
             "disk, most",
             units::bytes(self.space.peak_bytes),
-            "while overwriting, with what is allocated ahead".to_owned(),
+            "while overwriting, space ahead included".to_owned(),
         )?;
         line(
             "space amplification",
@@ -229,12 +226,12 @@ impl Report {
             out,
             "\n{}",
             paint.dim(format!(
-                "One run of {} on this machine, with a warm page cache; file system {}. Each latency\n\
-                 includes about {} for reading the clock; percentiles are exact to 6%. Keys a second\n\
-                 include making the data and comparing it. A killed process is not a power cut:\n\
-                 buffered writes survive the first, durable ones both.",
+                "One run of {} on this machine, with a warm page cache, on {}. Each latency\n\
+                 includes about {} for reading the clock; percentiles are exact to 6%.\n\
+                 Keys a second include making the data and comparing it. A kill is not a\n\
+                 power cut: buffered writes survive the first, durable ones both.",
                 units::time(self.elapsed),
-                self.file_system.as_deref().unwrap_or("unknown"),
+                self.file_system.as_deref().unwrap_or("an unknown file system"),
                 units::time(self.clock_cost),
             ))
         )?;

@@ -23,7 +23,7 @@ fn wrong_usage_is_explained() {
     assert_eq!(caskade(&["get"], b"").code, 2);
     let home = Home::new();
     home.fill(1);
-    home.run("scan", &["--json", "--bytes", "raw"]).fails(2, "JSON holds text only");
+    home.run("scan", &["--json", "--out", "raw"]).fails(2, "JSON holds text only");
     home.run("put", &["--create", "--shards", "3", "k", "v"]).fails(2, "the store has 2 shards");
     let key = "k".repeat(65_537);
     home.run("put", &[key.as_str(), "v"]).fails(2, "over the limit of 65536");

@@ -13,7 +13,7 @@ fn a_value_goes_in_and_comes_out() {
     assert_eq!(home.run("put", &["--create", "greeting", "hello"]).ok(), "");
     // Where stdout is no terminal, the value comes as it is.
     assert_eq!(home.run("get", &["greeting"]).ok(), "hello");
-    assert_eq!(home.run("get", &["6772656574696e67", "--bytes", "hex"]).ok(), "68656c6c6f\n");
+    assert_eq!(home.run("get", &["greeting", "--out", "hex"]).ok(), "68656c6c6f\n");
     home.run("get", &["nobody"]).fails(1, "there is no key 'nobody'");
     assert_eq!(home.run("del", &["greeting"]).ok(), "");
     home.run("get", &["greeting"]).fails(1, "there is no key 'greeting'");
@@ -33,7 +33,7 @@ fn any_bytes_go_through_stdin_and_files() {
     let file = home.path("value");
     std::fs::write(&file, &all).unwrap();
     home.run("put", &["from-file", "--file", file.to_str().unwrap()]).ok();
-    assert!(home.run("get", &["from-file", "--bytes", "raw"]).stdout == all);
+    assert!(home.run("get", &["from-file", "--out", "raw"]).stdout == all);
     home.run("put", &["x", "--file", "/nowhere/at/all"]).fails(5, "read /nowhere/at/all");
 }
 
@@ -42,9 +42,9 @@ fn keys_are_written_as_they_are_printed() {
     let home = Home::new();
     home.run("put", &["--create", r"a\x00\\b", "1"]).ok();
     assert_eq!(home.run("scan", &["--keys-only"]).ok(), "a\\x00\\\\b\n");
-    assert_eq!(home.run("get", &["61005c62", "--bytes", "hex"]).ok(), "31\n");
-    home.run("get", &[r"a\q"]).fails(2, "use --bytes raw");
-    home.run("get", &["abc", "--bytes", "hex"]).fails(2, "hexadecimal");
+    assert_eq!(home.run("get", &["61005c62", "--in", "hex"]).ok(), "1");
+    home.run("get", &[r"a\q"]).fails(2, "use --in raw");
+    home.run("get", &["abc", "--in", "hex"]).fails(2, "hexadecimal");
 }
 
 #[test]
