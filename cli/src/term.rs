@@ -67,7 +67,7 @@ impl Paint {
 
 /// How often a bar is drawn anew.
 const REDRAW: Duration = Duration::from_millis(80);
-const BAR_COLUMNS: u64 = 28;
+const BAR_COLUMNS: u64 = 20;
 
 /// A progress bar on stderr. Silent unless stderr is a terminal.
 #[derive(Debug)]
@@ -135,13 +135,21 @@ impl Progress {
         } else {
             String::new()
         };
-        let line = format!(
-            "\r\x1b[K  {} \x1b[36m{bar}\x1b[0m {:3.0}%  {} of {}  {rate}",
-            self.label,
+        let mut tail = format!(
+            "{:3.0}%  {} of {}  {rate}",
             (share * 100.0).min(100.0),
             (self.show)(done),
             (self.show)(total),
         );
+        // A line that wraps could not be drawn over.
+        let columns =
+            terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0);
+        let taken = self.label.chars().count() + BAR_COLUMNS as usize + 5;
+        if let Some((cut, _)) = tail.char_indices().nth(usize::from(columns).saturating_sub(taken))
+        {
+            tail.truncate(cut);
+        }
+        let line = format!("\r\x1b[K  {} \x1b[36m{bar}\x1b[0m {tail}", self.label);
         // A bar that cannot be drawn is no reason to stop.
         let _ = io::stderr().write_all(line.as_bytes());
     }
