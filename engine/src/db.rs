@@ -298,7 +298,7 @@ impl Db {
         Ok(self.value_len(key)?.is_some())
     }
 
-    /// The length of the value of `key`. The value itself is not read.
+    /// The length of the value of `key`, without a copy of it.
     pub fn value_len(&self, key: &[u8]) -> Result<Option<usize>> {
         self.store().value_len(key)
     }

@@ -89,7 +89,8 @@ impl Store {
         self.check_open()?;
         let (hash, shard) = self.route(key);
         let guard = self.ctx.reclaim.enter();
-        let Some(found) = shard.find_unverified(&guard, hash, key)? else { return Ok(None) };
+        // Verified like any read: a damaged header would answer another length, or an expiry.
+        let Some(found) = shard.find(&guard, hash, key)? else { return Ok(None) };
         if found.frame.is_expired(|| self.now_ms()) {
             return Ok(None);
         }

@@ -2,8 +2,8 @@
 
 use crate::input::{Input, Mode};
 use caskade_codec::checksum;
-use caskade_codec::segment::SEGMENT_LEN_MAX;
 use caskade_codec::journal::{BLOCK_LEN, GroupBuilder, Groups, Header, Range};
+use caskade_codec::segment::SEGMENT_LEN_MAX;
 
 /// A journal that is built ends behind the first group that reaches this.
 const FILE_LEN_MAX: usize = 8 << 10;

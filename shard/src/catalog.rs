@@ -42,11 +42,16 @@ impl Catalog {
         id
     }
 
-    /// Replaces the manifest by an edited one, durably. On failure the old one stays.
-    pub fn publish<T>(&self, ctx: &Context, edit: impl FnOnce(&mut Manifest) -> T) -> Result<T> {
+    /// Replaces the manifest by an edited one, durably. On failure, of the edit too, the old one
+    /// stays.
+    pub fn publish<T>(
+        &self,
+        ctx: &Context,
+        edit: impl FnOnce(&mut Manifest) -> Result<T>,
+    ) -> Result<T> {
         let mut current = self.manifest();
         let mut next = current.clone();
-        let answer = edit(&mut next);
+        let answer = edit(&mut next)?;
         next.generation += 1;
         write(ctx, &self.dir, &next)?;
         *current = next;

@@ -125,14 +125,19 @@ impl Committer {
         let mut leader = lock(&self.leader);
         self.ctx.poison.check()?;
         let cuts = closed_cuts(shards, wanted, Purpose::Sync);
-        let stretches: Vec<Stretch> = cuts.iter().flat_map(|cut| leader.uncovered(cut)).collect();
-        let bytes: u64 = stretches.iter().map(Stretch::len).sum();
-        if !self.journal(&mut leader, &stretches, bytes)? {
-            cuts.iter().try_for_each(|cut| cut.sync(&self.ctx))?;
-        }
+        self.make_durable(&mut leader, &cuts).inspect_err(|_| tie(shards, &cuts))?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         leader.cover(shards, &cuts);
         Ok(())
+    }
+
+    fn make_durable(&self, leader: &mut Leader, cuts: &[Cut]) -> Result<()> {
+        let stretches: Vec<Stretch> = cuts.iter().flat_map(|cut| leader.uncovered(cut)).collect();
+        let bytes: u64 = stretches.iter().map(Stretch::len).sum();
+        if self.journal(leader, &stretches, bytes)? {
+            return Ok(());
+        }
+        cuts.iter().try_for_each(|cut| cut.sync(&self.ctx))
     }
 
     fn journal(&self, leader: &mut Leader, stretches: &[Stretch], bytes: u64) -> Result<bool> {
@@ -173,7 +178,8 @@ impl Committer {
             let mut leader = lock(&self.leader);
             self.ctx.poison.check()?;
             let cuts = closed_cuts(shards, wanted, Purpose::Horizon);
-            cuts.iter().try_for_each(|cut| cut.sync(&self.ctx))?;
+            let synced = cuts.iter().try_for_each(|cut| cut.sync(&self.ctx));
+            synced.inspect_err(|_| tie(shards, &cuts))?;
             leader.cover(shards, &cuts);
             cuts
         };
@@ -184,17 +190,22 @@ impl Committer {
             if catalog.manifest().horizon >= cut.seqno {
                 return Ok(());
             }
-            catalog.publish(&self.ctx, |manifest| raise_horizon(manifest, cut.seqno))
+            catalog.publish(&self.ctx, |manifest| {
+                raise_horizon(manifest, cut.seqno);
+                Ok(())
+            })
         });
-        if let Err(error) = raised {
-            // Some have risen and others not: next time they must rise together again.
-            let together: ShardSet = cuts.iter().map(|cut| cut.shard).collect();
-            for shard in together.iter() {
-                shards[usize::from(shard.0)].lock_even_closed().keep_unsettled(together);
-            }
-            return Err(error);
-        }
+        // Some may have risen and others not: next time they must rise together again.
+        raised.inspect_err(|_| tie(shards, &cuts))?;
         Ok(cuts)
+    }
+}
+
+/// Ties the shards of cuts that came to nothing, so that the next try takes them together too.
+fn tie(shards: &[Shard], cuts: &[Cut]) {
+    let together: ShardSet = cuts.iter().map(|cut| cut.shard).collect();
+    for shard in together.iter() {
+        shards[usize::from(shard.0)].lock_even_closed().tie(together);
     }
 }
 

@@ -136,9 +136,10 @@ impl Journal {
     fn start_turn(&mut self, ctx: &Context) -> Result<bool> {
         let next = 1 - self.current;
         // What the file held so far must stand in the segments before it is written over.
-        for (_, (file, end)) in std::mem::take(&mut self.files[next].pending) {
-            file.sync_to(ctx, end)?;
+        for (file, end) in self.files[next].pending.values() {
+            file.sync_to(ctx, *end)?;
         }
+        self.files[next].pending.clear();
         let file = match self.files[next].turn.take() {
             Some(turn) => turn.file,
             None => match open_or_create(ctx, next as u8, self.file_bytes) {
@@ -179,7 +180,7 @@ fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
         && file.len().at("measure", &path)? == len
     {
         // The life that made it may have ended before its name was durable.
-        ctx.storage.sync_dir(&ctx.path).map_err(poisoned)?;
+        ctx.sync_dir(&ctx.path)?;
         return Ok(file);
     }
     let temporary: PathBuf = ctx.path.join(names::temporary(&names::journal(index)));
@@ -194,7 +195,7 @@ fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
     }
     file.sync_all().map_err(poisoned)?;
     ctx.storage.rename(&temporary, &path).at("rename", &temporary)?;
-    ctx.storage.sync_dir(&ctx.path).map_err(poisoned)?;
+    ctx.sync_dir(&ctx.path)?;
     Ok(file)
 }
 

@@ -75,9 +75,7 @@ impl LogFile {
     /// Makes the file's name durable.
     pub fn sync_entry(&self, ctx: &Context) -> Result<()> {
         if !self.entry_is_durable.load(Ordering::Acquire) {
-            ctx.storage.sync_dir(&self.dir).map_err(|fault| {
-                ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
-            })?;
+            ctx.sync_dir(&self.dir)?;
             self.entry_is_durable.store(true, Ordering::Release);
         }
         Ok(())

@@ -426,9 +426,7 @@ impl Shard {
             let (role, salt) = (Role::Merged, segment.salt);
             entries.push(SegmentEntry { id, role, salt, state: State::Sealed(sealed) });
         }
-        self.ctx.storage.sync_dir(&self.dir).map_err(|fault| {
-            self.ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
-        })?;
+        self.ctx.sync_dir(&self.dir)?;
         Ok(entries)
     }
 
@@ -439,6 +437,7 @@ impl Shard {
             manifest.segments.retain(|entry| !is_input(entry.id));
             manifest.segments.extend(outputs);
             manifest.segments.sort_by_key(|entry| entry.id);
+            Ok(())
         })
     }
 

@@ -44,7 +44,7 @@ impl Shard {
                 mark_sealed(manifest, &sealed);
                 manifest.next_log_seqno = last.last.next();
                 list_ahead(&self.ctx, manifest, unused)
-            })?
+            })
         };
         // Ids must be used in order. Who lists new ones holds the lock until they are in the queue;
         // while there are enough, a rotation need not wait for this manifest.

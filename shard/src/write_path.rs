@@ -328,9 +328,11 @@ impl Locked<'_> {
         self.writer.log.unsettled
     }
 
-    /// Ties this shard's horizon to those of other shards.
-    pub(crate) fn keep_unsettled(&mut self, shards: ShardSet) {
-        self.writer.log.unsettled = self.writer.log.unsettled.union(shards);
+    /// Ties this shard's durability and horizon to those of other shards.
+    pub(crate) fn tie(&mut self, shards: ShardSet) {
+        let log = &mut self.writer.log;
+        log.entangled = log.entangled.union(shards);
+        log.unsettled = log.unsettled.union(shards);
     }
 
     /// Where the log ends, for a sync of this shard with all that it is entangled with.
@@ -445,7 +447,7 @@ impl Shard {
         let sizes = self.sizes(len)?;
         let (id, salt, path, file) = loop {
             if ahead.ids.is_empty() {
-                let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))??;
+                let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))?;
                 ahead.ids.extend(listed);
             }
             let &(id, salt) = ahead.ids.front().expect("some were just listed");

@@ -171,10 +171,10 @@ impl Model {
             self.shards.iter().map(|shard| shard.prefixes_like(found, now, self)).collect();
         let least: Vec<usize> = self.shards.iter().map(|shard| shard.promised(blow)).collect();
         let mut chosen = Vec::new();
-        for (index, fits) in fits.iter().enumerate() {
-            match fits.last() {
+        for (index, lengths) in fits.iter().enumerate() {
+            match lengths.last() {
                 Some(last) if *last >= least[index] => chosen.push(*last),
-                _ => return Err(self.explain(index, fits, least[index], found, now)),
+                _ => return Err(self.explain(index, lengths, least[index], found, now)),
             }
         }
         // The constraints only ever say "if this much, then that much", so that lowering from the
@@ -202,17 +202,17 @@ impl Model {
 
     /// A shard that holds a part of a batch of which another shard lacks one, and before where.
     fn broken_batch(&self, chosen: &[usize]) -> Option<(usize, usize, u64)> {
-        let mut missing = BTreeMap::new();
+        let mut missing = BTreeSet::new();
         for (shard, kept) in self.shards.iter().zip(chosen) {
             for event in &shard.events[*kept..] {
                 if let Some(batch) = event.batch {
-                    missing.insert(batch, ());
+                    missing.insert(batch);
                 }
             }
         }
         self.shards.iter().zip(chosen).enumerate().find_map(|(index, (shard, kept))| {
             shard.events[..*kept].iter().enumerate().find_map(|(place, event)| {
-                let batch = event.batch.filter(|batch| missing.contains_key(batch))?;
+                let batch = event.batch.filter(|batch| missing.contains(batch))?;
                 Some((index, place, batch))
             })
         })

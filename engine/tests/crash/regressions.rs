@@ -31,31 +31,39 @@ fn get(db: &Db, key: &[u8]) -> Option<Vec<u8>> {
     db.get(key).expect("gets").map(Vec::from)
 }
 
-/// Keys of the shards 0 and 1, by trying.
-fn keys_by_shard(db: &Db) -> [Vec<Vec<u8>>; 2] {
+/// Keys of the shards 0 and 1, by trying them in a copy of the store.
+fn keys_by_shard(disk: &SimDisk) -> [Vec<Vec<u8>>; 2] {
+    let twin = open(&disk.fork(), 2);
     let mut keys = [Vec::new(), Vec::new()];
-    for index in 0..40_u8 {
+    for index in 0..100_u8 {
         let key = vec![b'k', index];
-        let version = db.put(&key, b"first").expect("puts");
+        let version = twin.put(&key, b"").expect("puts");
         keys[(version.to_u64() >> 56) as usize].push(key);
     }
-    db.sync().expect("syncs");
     keys
+}
+
+/// A store of two shards with something durable under the first key of each.
+fn two_shards(disk: &SimDisk) -> (Db, [Vec<Vec<u8>>; 2]) {
+    let db = open(disk, 2);
+    let keys = keys_by_shard(disk);
+    for keys in &keys {
+        db.put_with(&keys[0], b"first", durably()).expect("puts");
+    }
+    (db, keys)
 }
 
 fn keep_nothing(_: &Pending<'_>) -> bool {
     false
 }
 
-/// Makes the process die in the first call of this kind on a path that ends so.
-fn die_in(disk: &SimDisk, op: Op, end: &'static str, effect: CrashEffect) {
-    let mut is_done = false;
+/// Makes the process die when the nth call of this kind on a path that ends so has had its effect.
+fn die_in(disk: &SimDisk, nth: u64, op: Op, end: &'static str) {
+    let mut seen = 0;
     disk.faults().set_rule(move |call: &Call| {
-        if !is_done && call.op == op && call.path.ends_with(end) {
-            is_done = true;
-            return Verdict::Crash(effect);
-        }
-        Verdict::Proceed
+        seen += u64::from(call.op == op && call.path.ends_with(end));
+        let is_hit = seen == nth && call.op == op && call.path.ends_with(end);
+        if is_hit { Verdict::Crash(CrashEffect::Whole) } else { Verdict::Proceed }
     });
 }
 
@@ -80,17 +88,21 @@ fn a_segment_found_empty_does_not_shadow_the_next_one_of_its_id() {
 #[test]
 fn a_broken_batch_ends_the_log_before_sealed_segments_too() {
     let disk = SimDisk::new(1);
-    let db = open(&disk, 2);
-    let [here, there] = keys_by_shard(&db);
+    let (db, [here, there]) = two_shards(&disk);
     let mut batch = Batch::new();
     batch.put(&here[0], b"batch").put(&there[0], b"batch");
     db.write(&batch).expect("writes");
     // Fills segments of the first shard, and seals them: they are durable, the second shard is not.
-    for round in 0..30 {
-        db.put(&here[1], &[round; 100]).expect("puts");
+    // All of it lives, so that nothing is merged, which would settle the batch.
+    for key in &here[1..20] {
+        db.put(key, &[1; 100]).expect("puts");
     }
     while db.run_background() {}
-    assert!(db.stats().shards[0].sealed > 2, "{:?}", db.stats().shards[0]);
+    assert!(
+        db.stats().total.merges == 0 && db.stats().shards[0].sealed > 2,
+        "{:?}",
+        db.stats().shards[0]
+    );
     disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
         Pending::Sector { file, .. } | Pending::Length { file, .. } => {
             !file.starts_with("/db/shard-001")
@@ -102,15 +114,18 @@ fn a_broken_batch_ends_the_log_before_sealed_segments_too() {
     let is_there = [&here[0], &there[0]].map(|key| get(&db, key) == Some(b"batch".to_vec()));
     assert_eq!(is_there[0], is_there[1], "half a batch");
     if !is_there[0] {
-        assert_eq!(get(&db, &here[1]), Some(b"first".to_vec()), "a write from behind the cut");
+        assert_eq!(get(&db, &here[1]), None, "a write from behind the cut");
     }
 }
 
 #[test]
 fn horizons_that_a_full_disk_kept_down_rise_together_later() {
     let disk = SimDisk::new(1);
-    let db = open(&disk, 2);
-    let [here, there] = keys_by_shard(&db);
+    let (db, [here, there]) = two_shards(&disk);
+    for key in here[1..20].iter().chain(&there[1..20]) {
+        db.put(key, b"first").expect("puts");
+    }
+    db.sync().expect("syncs");
     db.compact().expect("compacts");
     let mut batch = Batch::new();
     batch.put(&here[0], b"batch").put(&there[0], b"batch");
@@ -151,39 +166,45 @@ fn a_durable_delete_of_what_is_gone_makes_that_durable() {
 
 #[test]
 fn a_manifest_that_was_renamed_but_not_synced_is_synced_before_files_go() {
-    let disk = SimDisk::new(1);
-    let db = open(&disk, 1);
-    for round in 0..30 {
-        db.put(b"key", &[round; 100]).expect("puts");
+    // Seals, settles and merges: the last one names other files.
+    for nth in 1..4 {
+        let disk = SimDisk::new(1);
+        let db = open(&disk, 1);
+        for round in 0..30 {
+            db.put(b"key", &[round; 100]).expect("puts");
+        }
+        db.sync().expect("syncs");
+        // The process dies when a manifest has taken the old one's place, before the sync.
+        die_in(&disk, nth, Op::Rename, "MANIFEST.tmp");
+        let answer = db.compact();
+        assert!(answer.is_err() || !disk.is_crashed());
+        disk.kill();
+        drop(db);
+        disk.faults().clear();
+        // This life removes what the new manifest does not name, and dies at once.
+        let db = open(&disk, 1);
+        disk.power_cut_with(&mut |pending: &Pending<'_>| {
+            !matches!(pending, Pending::Entry { op: Op::Rename, .. })
+        });
+        drop(db);
+        assert_eq!(get(&open(&disk, 1), b"key"), Some(vec![29; 100]), "manifest {nth}");
     }
-    db.sync().expect("syncs");
-    while db.run_background() {}
-    // The merge dies when its manifest has taken the old one's place, before the sync.
-    die_in(&disk, Op::Rename, "MANIFEST.tmp", CrashEffect::Whole);
-    db.compact().expect_err("the process dies");
-    assert!(disk.crashed());
-    drop(db);
-    disk.faults().clear();
-    // This life removes the merge's inputs, and dies at once.
-    drop(open(&disk, 1));
-    disk.power_cut_with(&mut |pending: &Pending<'_>| {
-        !matches!(pending, Pending::Entry { op: Op::Rename, .. })
-    });
-    assert_eq!(get(&open(&disk, 1), b"key"), Some(vec![29; 100]));
 }
 
 #[test]
 fn a_store_file_that_was_renamed_but_not_synced_is_synced_by_the_next_life() {
     let disk = SimDisk::new(1);
-    die_in(&disk, Op::Rename, "STORE.tmp", CrashEffect::Whole);
+    die_in(&disk, 1, Op::Rename, "STORE.tmp");
     builder(&disk, 1).open().expect_err("the process dies");
     assert!(disk.crashed());
     disk.faults().clear();
     let db = open(&disk, 1);
-    db.put_with(b"key", b"value", durably()).expect("puts");
+    // Too large for the journal, whose creation would sync the store's directory.
+    db.put_with(b"key", &[7; 3000], durably()).expect("puts");
+    assert_eq!(db.stats().journal_commits, 0);
     disk.power_cut_with(&mut keep_nothing);
     drop(db);
-    assert_eq!(get(&open(&disk, 1), b"key"), Some(b"value".to_vec()));
+    assert_eq!(get(&open(&disk, 1), b"key"), Some(vec![7; 3000]));
 }
 
 /// Keeps nothing, and finds what another file left on the device where a file was extended.
@@ -220,8 +241,7 @@ fn rubbish_behind_the_last_record_does_not_end_a_log_that_goes_on() {
 #[test]
 fn a_segment_of_which_the_journal_has_only_the_header_may_be_missing() {
     let disk = SimDisk::new(1);
-    let db = open(&disk, 2);
-    let [here, there] = keys_by_shard(&db);
+    let (db, [here, there]) = two_shards(&disk);
     while db.run_background() {}
     // The batch goes to a new segment here, and finds no space there: nothing of it is kept.
     disk.faults().set_rule(|call: &Call| {
@@ -249,12 +269,13 @@ fn a_segment_of_which_the_journal_has_only_the_header_may_be_missing() {
 
 #[test]
 fn a_write_that_failed_does_not_come_back() {
-    for call in 1..4 {
-        let disk = SimDisk::new(1);
+    // What of the write arrives is up to the seed; now and then it is everything.
+    for seed in 0..300 {
+        let disk = SimDisk::new(seed);
         disk.faults().set_allocate_unsupported(true);
         let db = open(&disk, 1);
         db.put(b"key", b"old").expect("puts");
-        disk.faults().fail_call(disk.faults().calls() + call, Repeat::Once, 5);
+        disk.faults().fail_call(disk.faults().calls() + 1, Repeat::Once, 5);
         let answer = db.put(b"key", b"new");
         disk.faults().clear();
         disk.faults().set_allocate_unsupported(true);
@@ -262,6 +283,34 @@ fn a_write_that_failed_does_not_come_back() {
         assert_eq!(get(&db, b"key").as_deref(), Some(expected));
         disk.kill();
         drop(db);
-        assert_eq!(get(&open(&disk, 1), b"key").as_deref(), Some(expected), "call {call}");
+        assert_eq!(get(&open(&disk, 1), b"key").as_deref(), Some(expected), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_seal_that_fails_half_way_leaves_the_manifest_alone() {
+    for steps in 1..4 {
+        let disk = SimDisk::new(1);
+        let db = open(&disk, 1);
+        for key in 0..12 {
+            db.put(&[key], &[key; 100]).expect("puts");
+        }
+        disk.faults().set_rule(move |seen: &Call| {
+            let is_hit = seen.op == Op::Entropy;
+            if is_hit { Verdict::Fail(5) } else { Verdict::Proceed }
+        });
+        for _ in 0..steps {
+            db.run_background();
+        }
+        disk.faults().clear();
+        assert_eq!(db.stats().total.live_bytes, 12 * 128, "counted once");
+        disk.advance(1000);
+        while db.run_background() {}
+        disk.kill();
+        drop(db);
+        let db = open(&disk, 1);
+        for key in 0..12 {
+            assert_eq!(get(&db, &[key]), Some(vec![key; 100]));
+        }
     }
 }

@@ -112,9 +112,9 @@ impl Run {
                 .crash_at_call(disk.faults().calls() + 1 + rng.below(60), CrashEffect::Random);
             drop(config.builder(Path::new(STORE), disk.storage()).open());
             if rng.chance(1, 2) {
-                disk.power_cut(&mut rng)
+                disk.power_cut(&mut rng);
             } else {
-                disk.kill()
+                disk.kill();
             }
             disk.faults().clear();
             disk.faults().set_allocate_unsupported(config.no_allocate);
@@ -585,7 +585,7 @@ impl Run {
     }
 
     fn add(&mut self, key: Key, old: Option<Put>, is_sync: bool) -> Outcome {
-        let delta = self.rng.next_u64() as i64;
+        let delta = self.rng.next_u64().cast_signed();
         let count = match &old {
             None => 0,
             Some(old) => match <[u8; 8]>::try_from(&old.value[..]) {
@@ -671,7 +671,8 @@ impl Run {
         let mark = self.model.mark();
         let db = self.db.take().expect("a store is open");
         self.written.clear();
-        if self.rng.chance(4, 5) {
+        // What fails when a dropped handle closes nobody hears of.
+        if self.rng.chance(4, 5) || self.is_faulty {
             match db.close() {
                 Ok(()) => {
                     self.say(|| "closed".to_owned());
@@ -710,7 +711,7 @@ impl Run {
             let Ok(entries) = self.disk.list(&dir) else { continue };
             for entry in entries {
                 let name = entry.name.to_string_lossy().into_owned();
-                if (name == "KEYDIR" || name.ends_with(".hint")) && self.rng.chance(share, 4) {
+                if is_index(&name) && self.rng.chance(share, 4) {
                     let path = dir.join(&name);
                     let len = self.disk.read_file(&path).map_or(0, |bytes| bytes.len()) as u64;
                     if len > 0 && self.rng.chance(1, 3) {
@@ -903,6 +904,10 @@ impl Run {
             format!("{live} live bytes are not in {least_bytes}..={}", least_bytes + more_bytes)
         })
     }
+}
+
+fn is_index(name: &str) -> bool {
+    name == "KEYDIR" || Path::new(name).extension().is_some_and(|end| end == "hint")
 }
 
 fn visible(state: &BTreeMap<Key, Put>, now: u64) -> BTreeMap<Key, Put> {

@@ -181,6 +181,7 @@ impl Run {
 
 /// Runs `script` once for each call that fails. The first part prepares; only the calls of the
 /// second part fail.
+#[expect(clippy::needless_pass_by_value, reason = "each caller makes one for this call")]
 fn try_all(builder: Builder, prepare: impl Fn(&mut Run), script: impl Fn(&mut Run)) {
     let rehearse = || {
         let mut run = Run::start(builder.clone());

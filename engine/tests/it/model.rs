@@ -235,6 +235,7 @@ impl Machine {
         }
     }
 
+    #[expect(clippy::single_match_else, reason = "both arms matter")]
     fn conditional(&mut self) {
         let (key, new) = (self.key(), self.value());
         let old = self.seen(&key).cloned();
@@ -281,7 +282,9 @@ impl Machine {
                         Ok(bytes) => (i64::from_le_bytes(bytes), expiry),
                         Err(_) => {
                             let len = value.len();
-                            assert!(matches!(answer, Err(Error::NotACounter { len: l }) if l == len));
+                            assert!(
+                                matches!(answer, Err(Error::NotACounter { len: l }) if l == len)
+                            );
                             return;
                         }
                     },
@@ -397,8 +400,10 @@ impl Machine {
 
     /// Length of all segment files.
     fn file_bytes(&self) -> u64 {
-        self.files(".seg").iter().map(|path| self.disk.read_file(path).map_or(0, |b| b.len())).sum::<usize>()
-            as u64
+        self.files(".seg")
+            .iter()
+            .map(|path| self.disk.read_file(path).map_or(0, |b| b.len()))
+            .sum::<usize>() as u64
     }
 
     fn files(&self, suffix: &str) -> Vec<PathBuf> {
@@ -423,7 +428,8 @@ impl Machine {
 
     fn merge_some(&mut self) {
         let (salt, share) = (self.rng.next_u64(), 1 + self.rng.below(4));
-        let choose = |shard: u16, id: u64| Rng::new(salt ^ u64::from(shard) << 40 ^ id).chance(share, 4);
+        let choose =
+            |shard: u16, id: u64| Rng::new(salt ^ u64::from(shard) << 40 ^ id).chance(share, 4);
         self.db().merge_chosen(choose).expect("merges");
         self.structural();
     }

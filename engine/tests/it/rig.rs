@@ -217,7 +217,9 @@ pub(crate) fn strip_indexes(disk: &SimDisk, home: impl AsRef<Path>) {
         for file in files.into_iter().filter(|file| file.kind == EntryKind::File) {
             let name = file.name.to_str().expect("a plain name");
             // Ten digits and the suffix; tests plant other names too.
-            if (name.ends_with(".hint") && name.len() == 15) || name == "KEYDIR" {
+            if (name.len() == 15 && Path::new(name).extension().is_some_and(|end| end == "hint"))
+                || name == "KEYDIR"
+            {
                 disk.remove_file(dir.join(name)).expect("removes the index");
             }
         }
@@ -258,10 +260,12 @@ pub(crate) fn is_alone(test: &str) -> bool {
     let output = std::process::Command::new(program)
         .args([test, "--exact", "--test-threads=1", "--nocapture"])
         .env(MARK, test)
+        // Threads that come and go leave memory in arenas of their own: that is no leak.
+        .env("MALLOC_ARENA_MAX", "1")
         .output()
         .expect("starts");
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{test} alone: {text}");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{test} alone: {said}");
     false
 }
 

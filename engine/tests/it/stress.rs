@@ -211,7 +211,9 @@ fn eight_threads_lose_nothing_and_leak_nothing() {
         let memory = memory();
         let (before, memory_before) = *first.get_or_insert((held, memory));
         assert_eq!(held, before, "files, maps and threads");
-        assert!(memory < memory_before + (16 << 10), "{memory} KiB after {memory_before} KiB");
+        if round + 1 == rounds {
+            assert!(memory < memory_before + (16 << 10), "{memory} KiB after {memory_before} KiB");
+        }
     }
     let db = options().open().unwrap();
     check(&db, &tally);

@@ -213,7 +213,8 @@ impl Life {
         assert_eq!(life.recount(), counted);
         for entry in life.disk.list(SHARD).unwrap() {
             let name = entry.name.to_str().unwrap();
-            if name.ends_with(".hint") || name == names::KEYDIR {
+            if Path::new(&name).extension().is_some_and(|it| it == "hint") || name == names::KEYDIR
+            {
                 life.disk.remove_file(Path::new(SHARD).join(name)).unwrap();
             }
         }

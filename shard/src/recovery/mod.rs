@@ -29,7 +29,8 @@ pub enum RecoveryMode {
     /// durable is damaged.
     #[default]
     Default,
-    /// Opens whatever can be read, and lists every loss.
+    /// Opens whatever can be read, and lists every loss. Where the newest record of a key is lost,
+    /// an older one may come to light again: the list says which stretches to distrust.
     Salvage,
     /// Refuses to open if anything at all had to be dropped or rebuilt.
     Strict,

@@ -163,9 +163,7 @@ impl ShardScan {
             }
         }
         // Files that the manifest names must not get lost with their directory entries.
-        ctx.storage.sync_dir(&self.dir).map_err(|fault| {
-            ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
-        })?;
+        ctx.sync_dir(&self.dir)?;
         entries.retain(|entry| entry.sealed().is_some_and(|s| s.len > HEADER_LEN as u64));
         entries.sort_by_key(|entry| entry.id);
         self.manifest = Manifest {
@@ -215,9 +213,7 @@ impl ShardScan {
         if !leftovers.is_empty() {
             // The manifest that disowns them may have got its name just before the last life ended.
             // Were that undone by a power cut, the older one would miss what is removed here.
-            ctx.storage.sync_dir(&self.dir).map_err(|fault| {
-                ctx.poison.latch(format_args!("fsync of {}: {fault}", self.dir.display()))
-            })?;
+            ctx.sync_dir(&self.dir)?;
         }
         for entry in leftovers {
             let path = self.dir.join(&entry.name);

@@ -183,12 +183,12 @@ fn too_many_open_files_are_an_error_and_no_loss() {
     let mut rig = Rig::new();
     rig.put("k", "v");
     rig.disk.faults().fail_call(rig.disk.faults().calls() + 1, Repeat::ForGood, EMFILE);
-    let error = rig.db().put(b"large", &[1; 50_000]).expect_err("needs a file");
+    let error = rig.db().put(b"large", &vec![1; 50_000]).expect_err("needs a file");
     assert!(matches!(&error, Error::Io { .. }), "{error}");
     assert_eq!(rig.db().get(b"k").unwrap().unwrap(), b"v");
     rig.compare();
     rig.disk.faults().clear();
-    rig.put("large", [1; 50_000]);
+    rig.put("large", vec![1; 50_000]);
     rig.prove();
 }
 
@@ -232,15 +232,15 @@ fn keys_and_values_of_every_size() {
     let mut rig = Rig::with(tiny(2));
     rig.put("", "the empty key");
     rig.put("empty value", "");
-    rig.put([1; 65_536], "the longest key");
+    rig.put(vec![1; 65_536], "the longest key");
     rig.put("longer than a segment", vec![2; 300_000]);
     rig.compare();
-    let error = rig.db().put(&[0; 65_537], b"v").expect_err("too long");
+    let error = rig.db().put(&vec![0; 65_537], b"v").expect_err("too long");
     assert!(matches!(error, Error::KeyTooLarge { len: 65_537, limit: 65_536 }), "{error}");
-    assert!(matches!(rig.db().delete(&[0; 65_537]), Err(Error::KeyTooLarge { .. })));
-    assert!(rig.db().get(&[0; 65_537]).unwrap().is_none());
+    assert!(matches!(rig.db().delete(&vec![0; 65_537]), Err(Error::KeyTooLarge { .. })));
+    assert!(rig.db().get(&vec![0; 65_537]).unwrap().is_none());
     let mut batch = Batch::new();
-    batch.put(b"small", b"v").put(&[0; 65_537], b"v");
+    batch.put(b"small", b"v").put(&vec![0; 65_537], b"v");
     assert!(matches!(rig.db().write(&batch), Err(Error::KeyTooLarge { .. })));
     assert!(rig.db().get(b"small").unwrap().is_none(), "nothing of the batch is there");
     // A batch that no ordinary segment holds.
@@ -257,6 +257,6 @@ fn keys_and_values_of_every_size() {
     rig.db().compact().unwrap();
     rig.prove();
     rig.delete("");
-    rig.delete([1; 65_536]);
+    rig.delete(vec![1; 65_536]);
     rig.prove();
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use caskade::{Background, Db, Error};
 
-use crate::rig::{HOME, Pairs, Rig, contents, tiny};
+use crate::rig::{Pairs, Rig, contents, tiny};
 
 /// Environment variables for the child processes of these tests.
 const CHILD_HOME: &str = "CASKADE_TEST_CHILD_HOME";
@@ -48,7 +48,7 @@ fn child_that_holds_a_store() {
     let db = Db::open(&home).unwrap();
     db.put(b"k", b"from the child").unwrap();
     std::fs::write(Path::new(&home).with_extension("ready"), "").unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(600));
+    std::thread::sleep(std::time::Duration::from_mins(10));
 }
 
 #[test]
@@ -105,12 +105,12 @@ fn a_read_only_open_writes_nothing() {
         all
     };
     let before = listing();
-    let modes = |dir: u32| {
+    let permit = |bits: u32| {
         for path in [home.join("shard-000"), home.join("shard-001"), home.clone()] {
-            std::fs::set_permissions(path, PermissionsExt::from_mode(dir)).unwrap();
+            std::fs::set_permissions(path, PermissionsExt::from_mode(bits)).unwrap();
         }
     };
-    modes(0o500);
+    permit(0o500);
     let db = Db::builder(&home).read_only(true).open();
     let outcome = db.map(|db| {
         assert_eq!(contents(&db), model);
@@ -125,7 +125,7 @@ fn a_read_only_open_writes_nothing() {
         assert_eq!(contents(&second.refresh().unwrap()), model);
         db.close().unwrap();
     });
-    modes(0o700);
+    permit(0o700);
     outcome.unwrap();
     assert_eq!(listing(), before);
 }
@@ -232,8 +232,6 @@ fn closed_handles_answer_errors() {
 /// A panic on the maintenance thread: the store is poisoned, and says so.
 #[test]
 fn a_panic_in_the_background_poisons() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = dir.path().join("db");
     let mut rig = Rig::with(
         tiny(1)
             .background(Background::Thread)
@@ -263,11 +261,4 @@ fn a_panic_in_the_background_poisons() {
     rig.builder = tiny(1);
     rig.open();
     rig.prove();
-    drop(home);
-}
-
-#[test]
-fn the_home_of_the_simulated_store_is_where_it_should_be() {
-    let rig = Rig::new();
-    assert_eq!(rig.db().path(), Path::new(HOME));
 }

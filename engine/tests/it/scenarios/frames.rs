@@ -18,7 +18,7 @@ const VALUE_LEN: usize = 8;
 
 fn newest_segment(rig: &Rig) -> PathBuf {
     let with_data = |path: &PathBuf| rig.disk.read_file(path).is_ok_and(|bytes| bytes.len() > 64);
-    rig.files(0, ".seg").into_iter().filter(with_data).next_back().expect("there is a segment")
+    rig.files(0, ".seg").into_iter().rfind(with_data).expect("there is a segment")
 }
 
 /// Where the frame that holds `needle` begins, if that is a record with a key of `key_len` bytes.
@@ -140,9 +140,14 @@ fn what_is_written_after_a_tear_survives() {
 /// The end of the first segment is lost while the head of the second is on the device: no hole.
 #[test]
 fn a_log_is_never_followed_across_a_hole() {
-    for sectors_kept in 0..3 {
+    for (sectors_kept, aligned) in (0..3).flat_map(|kept| [(kept, false), (kept, true)]) {
         let mut rig = Rig::with(tiny(1).segment_bytes_min(2048));
         rig.put_durably("first", "durable");
+        if aligned {
+            // Brings a record's end onto each sector's: the torn segment then ends cleanly, and
+            // only the numbers tell that something is missing.
+            rig.put_durably("first", "durable");
+        }
         for key in 0..40_u8 {
             rig.put([key], [key; 100]);
         }

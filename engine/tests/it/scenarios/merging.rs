@@ -56,7 +56,9 @@ fn iterators_see_their_snapshot_across_compactions() {
             seen.insert(entry.key.to_vec(), entry.value.to_vec());
         }
         for key in 0..100_u8 {
-            if (key + round) % 3 == 0 { rig.put([key], [round; 60]) } else { continue }
+            if (key + round) % 3 == 0 {
+                rig.put([key], [round; 60]);
+            }
         }
         for key in (0..100_u8).filter(|key| key % 7 == round % 7) {
             if rig.model.contains_key(&vec![key]) {

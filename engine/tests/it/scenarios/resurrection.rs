@@ -4,25 +4,28 @@ use std::time::Duration;
 
 use caskade::{Error, WriteOptions};
 
-use crate::rig::{Rig, strip_indexes};
+use crate::rig::{Rig, strip_indexes, tiny};
 
-/// Put in one segment, deleted in another; the rest of the data keeps the first segment alive.
+/// Put in a segment that stays as it is, deleted in one that the policy merges on its own.
 #[test]
 fn a_deleted_key_stays_deleted_through_merges() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::with(tiny(1).segment_bytes_max(1 << 20).segment_bytes_min(1 << 20));
     rig.put("k", [1; 200]);
-    rig.put("anchor", [2; 200]);
-    rig.seal();
-    rig.delete("k");
-    rig.seal();
-    for round in 0..10_u8 {
-        // Garbage, so that the policy finds something to merge.
-        rig.put("filler", [round; 300]);
-        rig.delete("filler");
-        rig.seal();
-        rig.settle_down();
-        rig.compare();
+    for anchor in 0..100_u8 {
+        rig.put([anchor], [anchor; 4000]);
     }
+    rig.seal();
+    let first = rig.files(0, ".seg").remove(0);
+    rig.delete("k");
+    for round in 0..100_u8 {
+        // Garbage beside the tombstone, and something that lives.
+        rig.put("filler", [round; 4000]);
+    }
+    rig.seal();
+    rig.settle_down();
+    assert!(rig.db().stats().total.merges > 0, "the policy merges");
+    assert!(rig.files(0, ".seg").contains(&first), "but not the first segment");
+    rig.compare();
     rig.prove();
     rig.db().compact().expect("compacts");
     rig.prove();
@@ -35,9 +38,9 @@ fn deletes_between_puts_hold_whatever_is_compacted_when() {
         let mut rig = Rig::new();
         for step in 0..4 {
             if step % 2 == 0 {
-                rig.put("k", [step; 250])
+                rig.put("k", [step; 250]);
             } else {
-                rig.delete("k")
+                rig.delete("k");
             }
             rig.seal();
             if compact_after >> step & 1 == 1 {
