@@ -1,8 +1,13 @@
 //! What may stand on the command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::escape::Form;
+use crate::units;
 
 /// An embedded key-value store: look into one, change it, check it, back it up.
 #[derive(Debug, Parser)]
@@ -14,15 +19,210 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 fine, 1 the key is missing, 2 wrong usage, 3 damaged data, 4 the store is in use,
-5 the system refused a file operation, 130 interrupted. Data goes to stdout, notes to stderr.";
+5 the system refused a file operation, 130 interrupted. Data goes to stdout, notes to stderr.
+get, scan, count, stats and verify open the store read-only, also while another process writes.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Print the value of a key
+    Get(GetArgs),
+    /// Store a value: from the command line, a file or stdin
+    Put(PutArgs),
+    /// Delete keys
+    Del(DelArgs),
+    /// Print keys and values, in no order
+    Scan(ScanArgs),
+    /// Print how many keys there are
+    Count(CountArgs),
+    /// Print the figures of a store
+    Stats(StatsArgs),
+    /// Read every record and check it
+    Verify(VerifyArgs),
+    /// Merge everything: give back the space of old records
+    Compact(CompactArgs),
+    /// Copy a store with hard links; again into the same folder copies what is new
+    Backup(BackupArgs),
+    /// Open a store for writing once, and tell what recovery did
+    Recover(RecoverArgs),
+    /// Show what one file of a store holds
+    Inspect(InspectArgs),
     /// Show on a temporary store what Caskade does, and measure it
     Demo(DemoArgs),
+    /// Print completions for a shell
+    Completions {
+        /// Which one
+        shell: clap_complete::Shell,
+    },
     /// The demo's child, which is killed while it writes
     #[command(hide = true)]
     DemoWriter(DemoWriterArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// The key
+    pub(crate) key: OsString,
+    /// How the key is written
+    #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) input: Form,
+    /// How the value is printed [default: escaped on a terminal, else raw]
+    #[arg(long = "out", value_name = "FORM", value_enum)]
+    pub(crate) output: Option<Form>,
+    /// Print key, value, version and expiry as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PutArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// The key
+    pub(crate) key: OsString,
+    /// The value; from stdin if neither it nor a file is named
+    pub(crate) value: Option<OsString>,
+    /// Store what is in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    pub(crate) file: Option<PathBuf>,
+    /// Let the key expire after this time: 90s, 15m, 2h, 7d
+    #[arg(long, value_name = "TIME", value_parser = units::parse_time)]
+    pub(crate) ttl: Option<Duration>,
+    /// Leave a value that is there; exit code 1 if there is one
+    #[arg(long, conflicts_with = "ttl")]
+    pub(crate) if_absent: bool,
+    /// Make the store if there is none
+    #[arg(long)]
+    pub(crate) create: bool,
+    /// How many shards a store that is made gets
+    #[arg(long, value_name = "N", requires = "create", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) shards: Option<u16>,
+    /// How key and value are written
+    #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) input: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DelArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// The keys
+    #[arg(required = true)]
+    pub(crate) keys: Vec<OsString>,
+    /// How the keys are written
+    #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) input: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScanArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// Only keys that begin so (all keys are looked at all the same)
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) prefix: Option<OsString>,
+    /// Stop after about so many keys
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+    /// Print keys without values
+    #[arg(long)]
+    pub(crate) keys_only: bool,
+    /// Go on where an earlier scan stopped
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) cursor: Option<caskade::ScanCursor>,
+    /// How the prefix is written
+    #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) input: Form,
+    /// How keys and values are printed
+    #[arg(long = "out", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) output: Form,
+    /// Print a JSON object a line; the last one has the cursor if there is more
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CountArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// Only keys that begin so
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) prefix: Option<OsString>,
+    /// Look at every key, to leave out those that have expired and were not cleaned up
+    #[arg(long)]
+    pub(crate) exact: bool,
+    /// How the prefix is written
+    #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) input: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// A line for each shard
+    #[arg(long)]
+    pub(crate) shards: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompactArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// Where the copy goes: a new folder, or an earlier backup of this store, on the same file system
+    pub(crate) target: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A segment, a hint, MANIFEST, STORE, KEYDIR or a journal
+    pub(crate) file: PathBuf,
+    /// Begin at this offset of a segment, where a record begins
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) offset: Option<u64>,
+    /// Show so many records, segments or groups
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: usize,
+    /// How keys and values are printed
+    #[arg(long = "out", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) output: Form,
+    /// Print keys and values whole, not only their beginnings
+    #[arg(long)]
+    pub(crate) whole: bool,
+    /// Print a JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -125,6 +125,7 @@ impl<'a> Demo<'a> {
         let db = self.recover(&acknowledged)?;
         self.compact(&db)?;
         db.close()?;
+        self.report.space.at_rest = self.measure_disk()?;
         self.report.elapsed = begun.elapsed();
         Ok(std::mem::take(&mut self.report))
     }
@@ -155,7 +156,7 @@ impl<'a> Demo<'a> {
             let kind = file_system.as_deref().unwrap_or("unknown file system");
             writeln!(
                 out,
-                "{}: {} records, keys of {} and values of {} bytes, {} threads\nStore: {} ({kind})",
+                "{}: {} records, keys of {}, values of {} bytes, {} threads\nStore: {} ({kind})",
                 self.paint.bold("Caskade demo"),
                 units::count(self.records),
                 data::KEY_LEN,
@@ -166,7 +167,7 @@ impl<'a> Demo<'a> {
             if kind == "tmpfs" {
                 writeln!(
                     out,
-                    "This is memory, not a disk: durable writes cost nothing here, and mean nothing. See --dir."
+                    "This is memory, not a disk: durable writes cost nothing here. See --dir."
                 )?;
             }
             writeln!(out)?;
@@ -223,7 +224,7 @@ impl<'a> Demo<'a> {
         };
         let measured = parallel::run(self.plan("get, present"), hit, || {})?;
         let text = self.keep(measured);
-        self.tell("read", &format!("{text} gets of present keys, each compared"))?;
+        self.tell("read", &format!("{text} gets, present, compared"))?;
 
         let miss = |i, latencies: &mut Latencies| {
             let found = latencies.time(|| db.get(&data::absent(data::shuffled(i, n, 1))))?;
@@ -232,7 +233,7 @@ impl<'a> Demo<'a> {
         };
         let measured = parallel::run(self.plan("get, absent"), miss, || {})?;
         let text = self.keep(measured);
-        self.more(&format!("{text} gets of absent keys"))?;
+        self.more(&format!("{text} gets, absent"))?;
 
         let many = |call, latencies: &mut Latencies| {
             let index = |i: u64| data::shuffled(call * MANY + i, n, 2);
@@ -249,7 +250,7 @@ impl<'a> Demo<'a> {
         let plan = Plan { calls: n / MANY, keys_per_call: MANY, ..self.plan("get_many of 64") };
         let measured = parallel::run(plan, many, || {})?;
         let text = self.keep(measured);
-        self.more(&format!("{text} keys, {MANY} in a call"))
+        self.more(&format!("{text} gets, {MANY} in a call"))
     }
 
     fn write_durably(&mut self, db: &Db) -> Outcome {
@@ -261,7 +262,7 @@ impl<'a> Demo<'a> {
         for (threads, name) in DURABLE_THREADS {
             let before = db.stats();
             let put = |index, latencies: &mut Latencies| {
-                let key = data::key(*b"durabl:", index % 10_000);
+                let key = data::key(*b"durable", index % 10_000);
                 let value = data::value(index, u64::from(threads));
                 let options = WriteOptions::new().durability(Durability::Sync);
                 latencies.time(|| db.put_with(&key, &value, options)).map(drop)
@@ -280,16 +281,29 @@ impl<'a> Demo<'a> {
 
     fn overwrite(&mut self, db: &Db) -> Outcome {
         let n = self.records;
-        let put = |i, latencies: &mut Latencies| {
-            let (round, index) = (1 + i / n, data::shuffled(i % n, n, 3 + i / n));
-            let (key, value) = (data::present(index), data::value(index, round));
-            latencies.time(|| db.put(&key, &value)).map(drop)
+        let (mut amplification, mut peak) = (Vec::new(), 0);
+        let mut sample = || {
+            amplification.push(db.stats().total.space_amp());
+            // Files come and go meanwhile, so that one look may fail.
+            peak = peak.max(Disk::of(self.store).map_or(0, |disk| disk.total()));
         };
-        let mut amplification = Vec::new();
-        let plan = Plan { calls: n * ROUNDS, ..self.plan("put, overwrite") };
-        let measured =
-            parallel::run(plan, put, || amplification.push(db.stats().total.space_amp()))?;
+        let mut measured: Option<Measured> = None;
+        // One round after the other, so that each key's last write is the last round's.
+        for round in 1..=ROUNDS {
+            let put = |i, latencies: &mut Latencies| {
+                let index = data::shuffled(i, n, 2 + round);
+                let (key, value) = (data::present(index), data::value(index, round));
+                latencies.time(|| db.put(&key, &value)).map(drop)
+            };
+            let one = parallel::run(self.plan("put, overwrite"), put, &mut sample)?;
+            match &mut measured {
+                Some(measured) => measured.add(&one),
+                None => measured = Some(one),
+            }
+        }
+        let measured = measured.expect("there is a round");
         self.report.space.while_overwriting = amplification;
+        self.report.space.peak_bytes = peak;
         let text = self.keep(measured);
         self.tell("overwrite", &format!("{text} puts, every key {ROUNDS} times"))?;
         let total = db.stats().total;
@@ -323,7 +337,7 @@ impl<'a> Demo<'a> {
     fn crash(&mut self) -> Outcome<crash::Acknowledged> {
         let acknowledged = crash::kill_a_writer(self.store)?;
         let text = format!(
-            "a child process was killed (SIGKILL) after {} acknowledged writes",
+            "a child was killed (SIGKILL) after {} acknowledged writes",
             units::count(acknowledged.total())
         );
         self.tell("kill", &text)?;
@@ -351,12 +365,16 @@ impl<'a> Demo<'a> {
             self.paint.bad(format!("{} keys lack their last acknowledged write", check.lost))
         };
         self.more(&format!(
-            "{verdict}: {} keys compared, {} unacknowledged {} kept whole",
+            "{verdict}\n              ({} keys compared; {} unacknowledged {} kept, whole)",
             units::count(check.keys),
             check.unacknowledged_kept,
             if check.unacknowledged_kept == 1 { "write" } else { "writes" },
         ))?;
         Ok(db)
+    }
+
+    fn measure_disk(&self) -> Outcome<Disk> {
+        Disk::of(self.store).map_err(|source| Fault::system("measure", self.store, source))
     }
 
     /// Compares all records with what was written last.
@@ -387,8 +405,6 @@ impl<'a> Demo<'a> {
         self.report.space.before_compaction = before;
         self.report.space.after_compaction = total.space_amp();
         self.report.space.keys = total.keys;
-        self.report.space.disk =
-            Disk::of(self.store).map_err(|source| Fault::system("measure", self.store, source))?;
         self.tell(
             "compact",
             &format!(

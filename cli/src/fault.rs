@@ -14,6 +14,8 @@ pub(crate) type Outcome<T = ()> = Result<T, Fault>;
 pub(crate) enum Fault {
     /// The store's own error.
     Store(Error),
+    /// The key is not there, or is there where it should not be. The command has said so.
+    KeyMissing,
     /// What was asked for makes no sense.
     Usage(String),
     /// Data is damaged; the command has listed where.
@@ -52,6 +54,7 @@ impl Fault {
     fn code(&self) -> u8 {
         match self {
             Self::PipeClosed => 0,
+            Self::KeyMissing => 1,
             Self::Usage(_) => 2,
             Self::Damaged(_) => 3,
             Self::System { .. } => 5,
@@ -63,7 +66,7 @@ impl Fault {
     /// Says what happened on stderr, and answers the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         let message = match self {
-            Self::PipeClosed => return ExitCode::from(self.code()),
+            Self::PipeClosed | Self::KeyMissing => return ExitCode::from(self.code()),
             Self::Usage(message) | Self::Damaged(message) => message.clone(),
             Self::System { action, source } => format!("{action}: {source}"),
             Self::Interrupted => "interrupted".to_owned(),

@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod commands;
 mod demo;
+mod escape;
 mod fault;
 mod interrupt;
 mod term;
@@ -13,9 +15,10 @@ mod units;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command};
+use crate::commands::{inspect, scan, stats, upkeep, values};
 use crate::fault::Outcome;
 
 fn main() -> ExitCode {
@@ -29,7 +32,22 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Outcome {
     interrupt::listen()?;
     match cli.command {
+        Command::Get(args) => values::get(&args),
+        Command::Put(args) => values::put(&args),
+        Command::Del(args) => values::del(&args),
+        Command::Scan(args) => scan::scan(&args),
+        Command::Count(args) => scan::count(&args),
+        Command::Stats(args) => stats::stats(&args),
+        Command::Verify(args) => upkeep::verify(&args),
+        Command::Compact(args) => upkeep::compact(&args),
+        Command::Backup(args) => upkeep::backup(&args),
+        Command::Recover(args) => upkeep::recover(&args),
+        Command::Inspect(args) => inspect::inspect(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "caskade", &mut std::io::stdout());
+            Ok(())
+        }
         Command::DemoWriter(args) => demo::writer::run(&args),
     }
 }

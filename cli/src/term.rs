@@ -67,7 +67,7 @@ impl Paint {
 
 /// How often a bar is drawn anew.
 const REDRAW: Duration = Duration::from_millis(80);
-const BAR_COLUMNS: u64 = 28;
+const BAR_COLUMNS: u64 = 20;
 
 /// A progress bar on stderr. Silent unless stderr is a terminal.
 #[derive(Debug)]
@@ -85,6 +85,11 @@ impl Progress {
     /// A bar that counts things.
     pub(crate) fn new(label: &str) -> Self {
         Self::with_unit(label, units::count)
+    }
+
+    /// A bar that counts bytes.
+    pub(crate) fn of_bytes(label: &str) -> Self {
+        Self::with_unit(label, units::bytes)
     }
 
     /// A bar for work that ends by the clock: milliseconds.
@@ -130,13 +135,21 @@ impl Progress {
         } else {
             String::new()
         };
-        let line = format!(
-            "\r\x1b[K  {} \x1b[36m{bar}\x1b[0m {:3.0}%  {} of {}  {rate}",
-            self.label,
+        let mut tail = format!(
+            "{:3.0}%  {} of {}  {rate}",
             (share * 100.0).min(100.0),
             (self.show)(done),
             (self.show)(total),
         );
+        // A line that wraps could not be drawn over.
+        let columns =
+            terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0);
+        let taken = self.label.chars().count() + BAR_COLUMNS as usize + 5;
+        if let Some((cut, _)) = tail.char_indices().nth(usize::from(columns).saturating_sub(taken))
+        {
+            tail.truncate(cut);
+        }
+        let line = format!("\r\x1b[K  {} \x1b[36m{bar}\x1b[0m {tail}", self.label);
         // A bar that cannot be drawn is no reason to stop.
         let _ = io::stderr().write_all(line.as_bytes());
     }
@@ -179,9 +192,18 @@ pub(crate) fn columns(values: &[f64]) -> String {
 
 /// A bar of up to `width` columns.
 pub(crate) fn bar(share: f64, width: u32) -> String {
+    (if has_unicode() { "█" } else { "#" }).repeat(columns_of(share, width).max(1))
+}
+
+/// The rest of a bar: what does not count. Nothing if it is less than half a column.
+pub(crate) fn dead_bar(share: f64, width: u32) -> String {
+    (if has_unicode() { "░" } else { "." }).repeat(columns_of(share, width))
+}
+
+fn columns_of(share: f64, width: u32) -> usize {
     #[expect(clippy::cast_sign_loss, reason = "clamped")]
-    let filled = (share.clamp(0.0, 1.0) * f64::from(width)).round() as usize;
-    (if has_unicode() { "█" } else { "#" }).repeat(filled.max(1))
+    let columns = (share.clamp(0.0, 1.0) * f64::from(width)).round() as usize;
+    columns
 }
 
 #[cfg(test)]

@@ -53,6 +53,22 @@ pub(crate) fn time(elapsed: Duration) -> String {
     }
 }
 
+/// A time from the command line: `500ms`, `90s`, `15m`, `2h`, `7d`.
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
+    let millis: u64 = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("a number and a unit: 500ms, 90s, 15m, 2h or 7d".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("'{digits}' is not a whole number"))?;
+    let total = number.checked_mul(millis).ok_or("that is longer than time can be counted")?;
+    Ok(Duration::from_millis(total))
+}
+
 /// Of what is counted here, 2^53 are never reached.
 #[expect(clippy::cast_precision_loss, reason = "for people to read")]
 pub(crate) fn as_f64(n: u64) -> f64 {
@@ -70,6 +86,26 @@ fn three_digits(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        assert_eq!(parse_time("15m"), Ok(Duration::from_mins(15)));
+        assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_time("7d"), Ok(Duration::from_hours(168)));
+        for wrong in [
+            "",
+            "5",
+            "m",
+            "-5s",
+            "1.5h",
+            "5 m",
+            "5min",
+            "99999999999999999999d",
+            "18446744073709551615d",
+        ] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn numbers_read_well() {

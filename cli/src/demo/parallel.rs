@@ -26,6 +26,16 @@ pub(crate) struct Measured {
     pub(crate) latencies: Latencies,
 }
 
+impl Measured {
+    /// Adds a run that came after this one.
+    pub(crate) fn add(&mut self, later: &Self) {
+        self.calls += later.calls;
+        self.keys += later.keys;
+        self.elapsed += later.elapsed;
+        self.latencies.add(&later.latencies);
+    }
+}
+
 /// How an operation is repeated.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {

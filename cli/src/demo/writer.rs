@@ -27,7 +27,7 @@ pub(crate) fn left_by(thread: u64, n: u64) -> Option<[u8; data::VALUE_LEN]> {
 
 /// A key of a thread.
 pub(crate) fn key(thread: u64, slot: u64) -> [u8; KEY_LEN] {
-    data::key(*b"crash:\0", thread * KEYS + slot)
+    data::key(*b"crash::", thread * KEYS + slot)
 }
 
 /// Thread and operation, as they go through the pipe: written at once or not at all.

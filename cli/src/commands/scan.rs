@@ -1,0 +1,96 @@
+//! `scan` and `count`.
+
+use std::io::{self, BufWriter, Write};
+
+use caskade::{Entry, ScanCursor};
+use serde_json::json;
+
+use super::open_to_read;
+use crate::args::{CountArgs, ScanArgs};
+use crate::escape::Form;
+use crate::fault::{Fault, Outcome};
+use crate::interrupt;
+use crate::term::Progress;
+
+/// Records read at a time.
+const PAGE: u64 = 1024;
+
+/// Prints keys and values.
+pub(crate) fn scan(args: &ScanArgs) -> Outcome {
+    if args.json && args.output == Form::Raw {
+        return Err(Fault::Usage("JSON holds text only: use --out escaped or hex".to_owned()));
+    }
+    let prefix = prefix(args.input, args.prefix.as_deref())?;
+    let db = open_to_read(&args.store)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    let mut cursor = Some(args.cursor.unwrap_or_else(ScanCursor::start));
+    while let Some(at) = cursor
+        && left > 0
+    {
+        interrupt::check()?;
+        // No more than is asked for, since a page cannot be left in its middle.
+        let page = db.scan(at, left.min(PAGE) as usize)?;
+        for entry in page.entries.iter().filter(|entry| entry.key.starts_with(&prefix)) {
+            print(&mut out, args, entry)?;
+            left = left.saturating_sub(1);
+        }
+        cursor = page.next;
+    }
+    if let Some(next) = cursor {
+        if args.json {
+            writeln!(out, "{}", json!({ "next_cursor": next.to_string() }))?;
+        }
+        out.flush()?;
+        eprintln!("caskade: there may be more; go on with --cursor {next}");
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn print(out: &mut impl Write, args: &ScanArgs, entry: &Entry) -> Outcome {
+    if args.json {
+        let mut object = json!({ "key": args.output.text(&entry.key) });
+        if !args.keys_only {
+            object["value"] = args.output.text(&entry.value).into();
+            if let Some(expiry) = entry.value.expires_at_unix_ms() {
+                object["expires_at_unix_ms"] = expiry.into();
+            }
+        }
+        writeln!(out, "{object}")?;
+        return Ok(());
+    }
+    out.write_all(&args.output.show(&entry.key))?;
+    if !args.keys_only {
+        out.write_all(b"\t")?;
+        out.write_all(&args.output.show(&entry.value))?;
+    }
+    out.write_all(b"\n")?;
+    Ok(())
+}
+
+fn prefix(form: Form, prefix: Option<&std::ffi::OsStr>) -> Outcome<Vec<u8>> {
+    prefix.map_or(Ok(Vec::new()), |prefix| form.parse(prefix))
+}
+
+/// Prints the number of keys.
+pub(crate) fn count(args: &CountArgs) -> Outcome {
+    let prefix = prefix(args.input, args.prefix.as_deref())?;
+    let db = open_to_read(&args.store)?;
+    let mut count = db.len();
+    if args.exact || !prefix.is_empty() {
+        let keys = db.keys()?;
+        let total = count;
+        let progress = Progress::new("keys");
+        count = 0;
+        for (done, key) in (0..).zip(keys) {
+            if done % PAGE == 0 {
+                interrupt::check()?;
+                progress.set(done, total);
+            }
+            count += u64::from(key?.starts_with(&prefix));
+        }
+    }
+    writeln!(io::stdout(), "{count}")?;
+    Ok(())
+}

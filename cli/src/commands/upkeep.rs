@@ -1,0 +1,146 @@
+//! `verify`, `compact`, `backup`, `recover`.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{open_to_read, open_to_write};
+use crate::args::{BackupArgs, CompactArgs, RecoverArgs, VerifyArgs};
+use crate::fault::{Fault, Outcome};
+use crate::interrupt;
+use crate::term::Progress;
+use crate::units;
+
+/// Reads everything, and lists what is damaged.
+pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
+    let db = open_to_read(&args.store)?;
+    let progress = Progress::of_bytes("verifying");
+    let report = db.verify(|now| {
+        progress.set(now.bytes_done, now.bytes_total);
+        !interrupt::is_asked()
+    })?;
+    drop(progress);
+    let mut out = io::stdout().lock();
+    if args.json {
+        let value = serde_json::to_value(&report).map_err(io::Error::from)?;
+        writeln!(out, "{value:#}")?;
+    } else {
+        for damage in &report.damage {
+            writeln!(
+                out,
+                "shard {} segment {} offset {}: {}",
+                damage.shard, damage.segment, damage.offset, damage.reason
+            )?;
+        }
+        writeln!(
+            out,
+            "{} records in {} segments, {}: {}",
+            units::count(report.records),
+            units::count(report.segments),
+            units::bytes(report.bytes),
+            if report.is_clean() { "all are as they were written" } else { "see above" },
+        )?;
+    }
+    if report.is_clean() {
+        return Ok(());
+    }
+    let places = report.damage.len();
+    let noun = if places == 1 { "place is" } else { "places are" };
+    Err(Fault::Damaged(format!(
+        "{places} {noun} damaged in {}; the keys there are lost, unless a backup has them",
+        args.store.display()
+    )))
+}
+
+/// Merges everything.
+pub(crate) fn compact(args: &CompactArgs) -> Outcome {
+    let db = open_to_write(&args.store)?;
+    let before = db.stats().total;
+    let report = db.compact()?;
+    let after = db.stats().total;
+    db.close()?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        let report = serde_json::to_value(report).map_err(io::Error::from)?;
+        let value = json!({
+            "report": report,
+            "total_bytes_before": before.total_bytes,
+            "total_bytes_after": after.total_bytes,
+        });
+        writeln!(out, "{value:#}")?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{} became {}: {} segments went, {} came, {} copied",
+        units::bytes(before.total_bytes),
+        units::bytes(after.total_bytes),
+        report.segments_removed,
+        report.segments_written,
+        units::bytes(report.bytes_copied),
+    )?;
+    Ok(())
+}
+
+/// Copies the store.
+pub(crate) fn backup(args: &BackupArgs) -> Outcome {
+    let db = open_to_write(&args.store)?;
+    let report = db.checkpoint(&args.target).map_err(|error| explain(error, &args.target))?;
+    db.close()?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        let value = serde_json::to_value(report).map_err(io::Error::from)?;
+        writeln!(out, "{value:#}")?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{} in {}: {} segments new, {} were there",
+        units::bytes(report.bytes),
+        args.target.display(),
+        report.segments_linked,
+        report.segments_kept,
+    )?;
+    Ok(())
+}
+
+/// Hard links cannot lead to another file system, and the system's message does not say so.
+fn explain(error: caskade::Error, target: &Path) -> Fault {
+    match &error {
+        caskade::Error::Io { source, .. } if source.kind() == io::ErrorKind::CrossesDevices => {
+            Fault::Usage(format!(
+                "{} lies on another file system than the store; make the backup beside the store, \
+                 and copy that folder",
+                target.display()
+            ))
+        }
+        _ => error.into(),
+    }
+}
+
+/// Opens the store for writing and closes it.
+pub(crate) fn recover(args: &RecoverArgs) -> Outcome {
+    let db = open_to_write(&args.store)?;
+    let report = db.open_report();
+    let sum = |figure: fn(&caskade::ShardOpenReport) -> u64| report.shards.iter().map(figure).sum();
+    let (keys, segments): (u64, u64) = (sum(|shard| shard.keys), sum(|shard| shard.segments));
+    let (scanned, bytes): (u64, u64) =
+        (sum(|shard| shard.segments_scanned), sum(|shard| shard.bytes_scanned));
+    let losses = report.losses().count();
+    let text = format!(
+        "{} keys in {} segments, opened in {}: {} of log read in {scanned} segments, {}",
+        units::count(keys),
+        units::count(segments),
+        units::time(report.elapsed),
+        units::bytes(bytes),
+        match losses {
+            0 => "nothing was dropped".to_owned(),
+            1 => "one stretch was dropped".to_owned(),
+            n => format!("{n} stretches were dropped"),
+        },
+    );
+    db.close()?;
+    writeln!(io::stdout(), "{text}")?;
+    Ok(())
+}

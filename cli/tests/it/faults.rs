@@ -1,0 +1,143 @@
+//! What goes wrong, and what the user is told.
+
+use serde_json::Value;
+
+use crate::{Home, caskade, flip};
+
+#[test]
+fn a_missing_store_is_not_made_by_accident() {
+    let home = Home::new();
+    for (command, args) in
+        [("get", &["k"][..]), ("put", &["k", "v"]), ("del", &["k"]), ("stats", &[])]
+    {
+        home.run(command, args).fails(2, "there is no such directory");
+    }
+    assert!(!home.store().exists());
+    std::fs::write(home.store(), "a file").unwrap();
+    home.run("get", &["k"]).fails(2, "no store at");
+}
+
+#[test]
+fn wrong_usage_is_explained() {
+    assert_eq!(caskade(&["no-such-command"], b"").code, 2);
+    assert_eq!(caskade(&["get"], b"").code, 2);
+    let home = Home::new();
+    home.fill(1);
+    home.run("scan", &["--json", "--out", "raw"]).fails(2, "JSON holds text only");
+    home.run("put", &["--create", "--shards", "3", "k", "v"]).fails(2, "the store has 2 shards");
+    let key = "k".repeat(65_537);
+    home.run("put", &[key.as_str(), "v"]).fails(2, "over the limit of 65536");
+}
+
+#[test]
+fn a_store_in_use_can_be_read() {
+    let home = Home::new();
+    home.fill(10);
+    let db = caskade::Db::open(home.store()).unwrap();
+    db.put(b"fresh", b"1").unwrap();
+    let refused = home.run("put", &["k", "v"]);
+    refused.fails(4, &format!("by process {}", std::process::id()));
+    assert!(refused.stderr.contains("read only"), "{}", refused.stderr);
+    assert_eq!(home.run("get", &["fresh"]).ok(), "1");
+    assert_eq!(home.run("count", &[""; 0]).ok(), "11\n");
+    db.close().unwrap();
+}
+
+#[test]
+fn a_flipped_bit_is_found() {
+    let home = Home::new();
+    home.fill(50);
+    let (segment, at) = home.find(b"key:007 value");
+    flip(&segment, at + 8);
+
+    home.run("get", &["key:007"]).fails(3, "corrupt data in shard");
+    assert_eq!(home.run("get", &["key:008"]).ok(), "key:008 value");
+
+    let verified = home.run("verify", &[""; 0]);
+    assert_eq!(verified.code, 3);
+    let name = segment.file_stem().unwrap().to_str().unwrap().trim_start_matches('0').to_owned();
+    assert!(verified.text().contains(&format!("segment {name} offset ")), "{}", verified.text());
+    assert!(verified.stderr.contains("1 place is damaged"), "{}", verified.stderr);
+    let report: Value = serde_json::from_str(home.run("verify", &["--json"]).text()).unwrap();
+    assert_eq!(report["damage"].as_array().unwrap().len(), 1);
+
+    let inspected = caskade(&["inspect", segment.to_str().unwrap(), "--limit", "1000"], b"");
+    assert_eq!(inspected.code, 3);
+    assert!(inspected.text().contains("damaged: checksum mismatch; the next record begins at"));
+}
+
+#[test]
+fn a_clean_store_verifies() {
+    let home = Home::new();
+    home.fill(50);
+    assert!(home.run("verify", &[""; 0]).ok().contains("50 records"));
+    let report: Value = serde_json::from_str(home.run("verify", &["--json"]).ok()).unwrap();
+    assert_eq!(report["damage"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn a_missing_segment_is_named() {
+    let home = Home::new();
+    home.fill(50);
+    let (segment, _) = home.find(b"key:007 value");
+    std::fs::remove_file(&segment).unwrap();
+    home.run("get", &["key:007"]).fails(3, segment.to_str().unwrap());
+    home.run("put", &["k", "v"]).fails(3, "is missing");
+}
+
+#[test]
+fn every_file_of_a_store_can_be_looked_into() {
+    let home = Home::new();
+    home.run("put", &["--create", "--shards", "1", "k", "v", "--ttl", "7d"]).ok();
+    home.run("del", &["k"]).ok();
+    let db = caskade::Db::open(home.store()).unwrap();
+    let options = caskade::WriteOptions::new().durability(caskade::Durability::Sync);
+    db.put_with(b"durable", b"1", options).unwrap();
+    db.close().unwrap();
+
+    let inspect =
+        |name: &str| caskade(&["inspect", home.path(name).to_str().unwrap()], b"").ok().to_owned();
+    assert!(inspect("store/STORE").contains("1 shards"));
+    assert!(inspect("store/shard-000/MANIFEST").contains("sealed, "));
+    assert!(inspect("store/shard-000/KEYDIR").contains("1 keys"));
+    assert!(inspect("store/JOURNAL-0").contains("shard 0 segment"));
+    let (segment, _) = home.find(b"durable");
+    assert!(caskade(&["inspect".as_ref(), segment.as_os_str()], b"").ok().contains("durable = 1"));
+    caskade(&["inspect".as_ref(), segment.as_os_str(), "--offset".as_ref(), "65".as_ref()], b"");
+
+    let other = home.path("other");
+    std::fs::write(&other, "text").unwrap();
+    caskade(&["inspect".as_ref(), other.as_os_str()], b"").fails(2, "is no file of a store");
+    caskade(&["inspect".as_ref(), home.path("none").as_os_str()], b"").fails(5, "No such file");
+}
+
+#[test]
+fn records_are_shown_with_what_they_are() {
+    let home = Home::new();
+    home.run("put", &["--create", "--shards", "1", "k", "v", "--ttl", "7d"]).ok();
+    let (segment, _) = home.find(b"kv");
+    let segment = segment.to_str().unwrap();
+    let lines: Vec<Value> = caskade(&["inspect", segment, "--json"], b"")
+        .ok()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0]["shard"], 0);
+    let put = lines.iter().find(|line| line["kind"] == "put").unwrap();
+    assert_eq!(
+        (&put["key"], &put["value"], &put["offset"]),
+        (&"k".into(), &"v".into(), &64.into())
+    );
+    assert_eq!(put["flags"][0], "expires");
+    let wrong = caskade(&["inspect", segment, "--offset", "65"], b"");
+    assert_eq!(wrong.code, 2);
+}
+
+#[test]
+fn recovery_tells_what_it_found() {
+    let home = Home::new();
+    home.fill(40);
+    let report = home.run("recover", &[""; 0]);
+    assert!(report.ok().starts_with("40 keys in "), "{}", report.text());
+    assert!(report.text().contains("nothing was dropped"));
+}
