@@ -189,11 +189,7 @@ impl Maintenance {
         }
         self.take_due_retry();
         self.heal();
-        let seal = self.todo().seal;
-        if let Some(shard) = seal.iter().next() {
-            // Removed only when done, so that a failure is tried again.
-            self.store.shards[usize::from(shard.0)].seal_ended()?;
-            self.todo().seal.remove(shard);
+        if self.seal()? {
             return Ok(true);
         }
         self.merge()
@@ -224,6 +220,25 @@ impl Maintenance {
             todo.merge = ShardSet::below(self.store.ctx.shards);
             todo.retry_at = Some(self.store.ctx.storage.monotonic() + RETRY);
         }
+    }
+
+    /// Seals in all shards with full segments, in parallel: sealing waits for the disk.
+    fn seal(&self) -> Result<bool> {
+        let shards: Vec<ShardId> = std::mem::take(&mut self.todo().seal).iter().collect();
+        let work = |shard: &ShardId| self.store.shards[usize::from(shard.0)].seal_ended();
+        let outcomes: Vec<_> = match self.store.options.background {
+            Background::Thread => shards.par_iter().map(work).collect(),
+            Background::Manual => shards.iter().map(work).collect(),
+        };
+        let mut failure = None;
+        for (shard, outcome) in shards.iter().zip(outcomes) {
+            if let Err(error) = outcome {
+                // Tried again after a while.
+                self.todo().seal.insert(*shard);
+                failure = Some(error);
+            }
+        }
+        failure.map_or(Ok(!shards.is_empty()), Err)
     }
 
     fn take_due_sync(&self) -> bool {
@@ -296,23 +311,19 @@ impl Maintenance {
         if from <= to { (from..to).contains(&minute) } else { minute >= from || minute < to }
     }
 
-    /// Notes the next expiry, and how far merging is behind.
+    /// Notes the next expiry.
     fn look_ahead(&self) {
         let wall = self.store.now_ms();
-        let (mut expiry, mut worst): (Option<u64>, f64) = (None, 0.0);
+        let mut expiry: Option<u64> = None;
         for shard in &self.store.shards {
-            let (segments, stats) = shard.merge_stats();
+            let (segments, _) = shard.merge_stats();
             let next = segments.iter().map(|s| s.expiry_max).filter(|at| *at > wall).min();
             expiry = expiry.into_iter().chain(next.filter(|at| *at < u64::MAX)).min();
-            worst = worst.max(caskade_shard::merge_policy::overshoot(&segments, &stats));
         }
         self.todo().expiry_at = expiry;
         if self.store.options.background == Background::Manual {
             return;
         }
-        // Nothing below the bound; then up to 20 ms for each stretch, in step with the overshoot.
-        let micros = if worst > 0.0 { (worst * 40_000.0).clamp(200.0, 20_000.0) } else { 0.0 };
-        self.store.brake_micros.store(micros as u64, Ordering::Relaxed);
     }
 }
 

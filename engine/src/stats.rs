@@ -6,6 +6,8 @@ use std::time::Duration;
 use caskade_shard::merge::Outcome;
 pub use caskade_shard::recovery::ShardReport as ShardOpenReport;
 
+use caskade_shard::shard::Shard;
+
 use crate::store::Store;
 
 /// What opening a store found and did.
@@ -174,7 +176,7 @@ impl Stats {
             gets: store.ops.gets.sum(),
             puts: store.ops.puts.sum(),
             open_millis: store.report.elapsed.as_millis() as u64,
-            brake_micros: load(&store.brake_micros),
+            brake_micros: store.shards.iter().map(Shard::brake_micros).max().unwrap_or(0),
             is_poisoned: store.ctx.poison.is_latched(),
         }
     }

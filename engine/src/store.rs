@@ -38,8 +38,6 @@ pub(crate) struct Store {
     state: AtomicU8,
     /// Something was written since the last sync by time.
     pub(crate) is_dirty: AtomicBool,
-    /// How long writers rest for every stretch that they write, while merging falls behind.
-    pub(crate) brake_micros: AtomicU64,
     /// Bytes written since the last rest.
     unrested_bytes: AtomicU64,
 }
@@ -71,7 +69,6 @@ impl Store {
             lock: std::sync::Mutex::new(lock),
             state: OPEN.into(),
             is_dirty: false.into(),
-            brake_micros: 0.into(),
             unrested_bytes: 0.into(),
         }
     }
@@ -119,19 +116,20 @@ impl Store {
         if durability.unwrap_or(self.options.durability) == Durability::Sync {
             self.committer.wait(&self.shards, writes)?;
         }
-        if self.brake_micros.load(Ordering::Relaxed) > 0 {
-            self.rest(bytes);
+        let brakes = writes.iter().map(|(id, _)| self.shards[usize::from(id.0)].brake_micros());
+        let micros = brakes.max().unwrap_or(0);
+        if micros > 0 {
+            self.rest(bytes, micros);
         }
         Ok(())
     }
 
     /// Slows a writer down while merging falls behind, so that the space bound holds.
     #[cold]
-    fn rest(&self, bytes: u64) {
+    fn rest(&self, bytes: u64, micros: u64) {
         let unrested = self.unrested_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if unrested >= BRAKE_STRETCH {
             self.unrested_bytes.store(0, Ordering::Relaxed);
-            let micros = self.brake_micros.load(Ordering::Relaxed);
             std::thread::sleep(Duration::from_micros(micros));
         }
     }

@@ -504,6 +504,7 @@ impl Shard {
         self.set_snapshot_seqno(Seqno::NONE);
         self.add_bytes(copied_bytes);
         self.subtract_bytes(freed_bytes);
+        self.weigh(&self.writer().log);
         self.counters.merged_bytes.fetch_add(copied_bytes, Ordering::Relaxed);
         self.counters.freed_bytes.fetch_add(freed_bytes, Ordering::Relaxed);
         Outcome { inputs: inputs.len(), outputs, copied_bytes, freed_bytes }

@@ -60,6 +60,10 @@ pub enum Plan {
 const SLACK: u64 = 64 << 10;
 /// Of the dead bytes that the bound allows, the share at which merging begins.
 const TRIGGER: f64 = 0.7;
+/// The pressure at which writers begin to feel the brake.
+const BRAKE_FROM: f64 = 0.85;
+/// What a stretch costs a writer at the bound, in microseconds.
+const BRAKE_MICROS_MAX: f64 = 20_000.0;
 /// A segment is worth copying from this share of dead bytes on.
 const DEAD_SHARE_MIN: f64 = 0.08;
 /// As many small files are left alone.
@@ -96,12 +100,23 @@ pub fn excess_bytes(segments: &[SegmentStats], shard: &ShardStats) -> u64 {
     (total - live.min(total)).saturating_sub(allowed)
 }
 
-/// By how much the shard is over its bound: 0.1 is a tenth too much, negative is below.
-pub fn overshoot(segments: &[SegmentStats], shard: &ShardStats) -> f64 {
-    let total: u64 = segments.iter().map(|s| s.len).sum::<u64>() + shard.open_bytes;
-    let live: u64 = segments.iter().map(|s| s.live_bytes).sum::<u64>() + shard.open_live_bytes;
-    let allowed = live as f64 * shard.max_space_amp + (SLACK * 16) as f64;
-    total as f64 / allowed - 1.0
+/// How much of the dead bytes that the bound allows is used up: merging begins at [`TRIGGER`], and
+/// at 1 the shard is at its bound.
+pub fn pressure(total_bytes: u64, live_bytes: u64, max_space_amp: f64) -> f64 {
+    let dead = total_bytes.saturating_sub(live_bytes).saturating_sub(SLACK) as f64;
+    dead / (live_bytes as f64 * (max_space_amp - 1.0)).max((4 * SLACK) as f64)
+}
+
+/// Whether a shard under this pressure should look for something to merge.
+pub fn is_worth_a_look(pressure: f64) -> bool {
+    pressure > TRIGGER
+}
+
+/// How long writers rest for every stretch that they write, in microseconds: not at all as long as
+/// merging keeps up, then more and more, so that the bound holds whatever the writers want.
+pub fn brake_micros(pressure: f64) -> u64 {
+    let over = (pressure - BRAKE_FROM) / (1.0 - BRAKE_FROM);
+    if over <= 0.0 { 0 } else { (over.min(1.0).powi(2) * BRAKE_MICROS_MAX) as u64 + 50 }
 }
 
 /// Segments that hold nothing anybody needs, found without reading them.
@@ -262,6 +277,22 @@ mod tests {
             [segment(1, 4 * MIB, 3 * MIB), segment(2, 4 * MIB, MIB), segment(3, 4 * MIB, 3 * MIB)];
         let Plan::Merge(chosen) = plan(&segments, &shard()) else { panic!("over the bound") };
         assert_eq!(chosen[0], SegmentId(2));
+    }
+
+    #[test]
+    fn writers_are_slowed_before_the_bound_and_never_below_the_trigger() {
+        let brake = |dead: u64| brake_micros(pressure(100 * MIB + dead, 100 * MIB, 1.5));
+        assert_eq!(brake(0), 0);
+        assert_eq!(brake(40 * MIB), 0);
+        assert!(brake(45 * MIB) > 0);
+        assert!(brake(45 * MIB) < brake(49 * MIB));
+        assert!(brake(51 * MIB) >= 20_000);
+        assert_eq!(brake(51 * MIB), brake(500 * MIB));
+    }
+
+    #[test]
+    fn an_empty_shard_is_under_no_pressure() {
+        assert_eq!(brake_micros(pressure(SLACK, 0, 1.5)), 0);
     }
 
     #[test]

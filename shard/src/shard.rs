@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::keydir::{Keydir, KeydirWriter};
 use crate::location::Location;
 use crate::log_file::{Cut, LogFile, ShardSet};
+use crate::merge_policy;
 use crate::read_path::Found;
 use crate::reclaim::Guard;
 use crate::segment::{Segment, Tail};
@@ -39,6 +40,8 @@ pub struct Shard {
     total_bytes: AtomicU64,
     /// The last record that the snapshot on disk knows; 0 if it is out of date or missing.
     snapshot_seqno: AtomicU64,
+    /// How long writers rest for every stretch that they write, while merging falls behind.
+    brake_micros: AtomicU64,
     /// Counters for statistics.
     pub counters: Counters,
     // Each guarded by its own lock.
@@ -166,6 +169,7 @@ impl Shard {
             durable: durable.0.into(),
             total_bytes: total.into(),
             snapshot_seqno: recovered.snapshot_seqno.0.into(),
+            brake_micros: 0.into(),
             counters: Counters::default(),
             upkeep: Mutex::new(()),
             writer: Mutex::new(Writer { keydir, log }),
@@ -220,6 +224,23 @@ impl Shard {
         let _ = self.total_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| {
             Some(total.saturating_sub(bytes))
         });
+    }
+
+    /// How long writers should rest for every stretch that they write, in microseconds.
+    #[inline]
+    pub fn brake_micros(&self) -> u64 {
+        self.brake_micros.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the share of dead bytes, and sets the writers' brake by it. Answers the pressure.
+    pub(crate) fn weigh(&self, log: &Log) -> f64 {
+        let guard = self.ctx.reclaim.enter();
+        let live = self.segments.all(&guard).iter().map(|segment| segment.usage.get().0).sum();
+        let active = log.active.as_ref().map_or(0, |active| active.tail.position());
+        let total = self.total_bytes() + active;
+        let pressure = merge_policy::pressure(total, live, self.ctx.config.max_space_amp);
+        self.brake_micros.store(merge_policy::brake_micros(pressure), Ordering::Relaxed);
+        pressure
     }
 
     /// The last record of the log.

@@ -17,6 +17,7 @@ use crate::error::{At, Error, Result};
 use crate::keydir::Snapshot;
 use crate::location::Location;
 use crate::log_file::{Cut, LogFile, ShardSet};
+use crate::merge_policy;
 use crate::read_path::{Damage, Found, Probe};
 use crate::segment::{Segment, Sizes, Tail};
 use crate::shard::{Active, Ahead, Ended, Log, Shard, Writer};
@@ -375,12 +376,23 @@ impl Log {
     fn make_room(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
         match &mut self.active {
             Some(active) if active.tail.is_ready(len, spare) => Ok(()),
-            Some(active) if active.tail.fits(len, spare) => active.tail.make_ready(len, spare),
-            _ => self.rotate(shard, len, spare),
+            _ => self.grow(shard, len, spare),
         }
     }
 
+    /// Makes room that is not there yet, and looks at what all the room is used for.
     #[cold]
+    fn grow(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
+        match &mut self.active {
+            Some(active) if active.tail.fits(len, spare) => active.tail.make_ready(len, spare)?,
+            _ => self.rotate(shard, len, spare)?,
+        }
+        if merge_policy::is_worth_a_look(shard.weigh(self)) {
+            shard.ctx.announce(Event::Garbage(shard.id));
+        }
+        Ok(())
+    }
+
     fn rotate(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
         span!("rotate", shard = shard.id.0);
         let mut next = shard.take_ahead(len, spare)?;
@@ -481,7 +493,7 @@ impl Shard {
     /// Capacity of a segment that is made now: in step with the shard's size.
     pub(crate) fn ordinary_segment_bytes(&self) -> u64 {
         let config = &self.ctx.config;
-        let wanted = (self.total_bytes() / 4).next_power_of_two();
+        let wanted = (self.total_bytes() / 8).next_power_of_two();
         wanted.clamp(config.segment_bytes_min, config.segment_bytes_max)
     }
 
