@@ -41,6 +41,7 @@ pub const VALUE_LEN_MAX: usize = (u32::MAX as usize - KEY_LEN_MAX - 64) / ALIGNM
 const _: () = assert!(frame_len(true, KEY_LEN_MAX, VALUE_LEN_MAX) <= u32::MAX as usize);
 const _: () = assert!(KEY_LEN_MAX < 1 << (u32::BITS - KEY_LEN_SHIFT));
 
+#[inline]
 const fn unpadded_len(has_expiry: bool, key_len: usize, value_len: usize) -> usize {
     HEADER_LEN + if has_expiry { EXPIRY_LEN } else { 0 } + key_len + value_len
 }
@@ -288,6 +289,16 @@ impl Header {
         let start = self.key_range().end;
         start..start + self.value_len as usize
     }
+}
+
+/// Where the header says that the key lies, whatever else it says.
+#[inline]
+#[must_use]
+pub fn stored_key_range(header: &[u8; HEADER_LEN]) -> Range<usize> {
+    let tag = bytes::get_u32(header, TAG_AT);
+    let flags = Flags((tag >> FLAGS_SHIFT & FLAGS_MASK) as u8);
+    let start = unpadded_len(flags.contains(Flags::EXPIRY), 0, 0);
+    start..start + (tag >> KEY_LEN_SHIFT) as usize
 }
 
 /// A frame to be written.

@@ -83,6 +83,7 @@ impl Db {
         Ok(Self { handle: Arc::new(handle) })
     }
 
+    #[inline]
     fn store(&self) -> &Store {
         &self.handle.store
     }
@@ -90,6 +91,7 @@ impl Db {
     // Writing.
 
     /// Stores `value` under `key`, whatever was there.
+    #[inline]
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<Version> {
         self.store().put(key, value, WriteOptions::new())
     }

@@ -23,6 +23,7 @@ pub(crate) struct Stored<'a> {
 }
 
 impl Stored<'_> {
+    #[inline]
     fn change(&self) -> Change<'_> {
         Change::Put { value: &self.value, flags: self.flags, expiry: self.expiry }
     }
@@ -38,6 +39,7 @@ pub(crate) enum Decision<'a> {
     Delete,
 }
 
+#[inline]
 fn check_key(key: &[u8]) -> Result<()> {
     if key.len() <= KEY_LEN_MAX {
         return Ok(());
@@ -47,6 +49,7 @@ fn check_key(key: &[u8]) -> Result<()> {
 
 impl Store {
     /// Checks a value, compresses it if that pays, and settles its expiry.
+    #[inline]
     pub(crate) fn stored<'a>(
         &self,
         value: &'a [u8],
@@ -110,7 +113,7 @@ impl Store {
                 was_there = match old {
                     Old::Absent => return Ok(false),
                     Old::Record(found) => !found.frame.is_expired(|| self.now_ms()),
-                    Old::Damaged(_) => true,
+                    Old::Damaged(..) => true,
                 };
                 Ok(true)
             })?;
@@ -172,7 +175,11 @@ impl Store {
     }
 
     /// The record of a key, unless it is expired.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
     pub(crate) fn find_unexpired<'g>(
         &self,
         shard: &Shard,

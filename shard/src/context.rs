@@ -75,11 +75,13 @@ pub struct Poison {
 
 impl Poison {
     /// Fails once the store is poisoned.
+    #[inline]
     pub fn check(&self) -> Result<()> {
         if self.latched.load(Ordering::Acquire) { Err(self.error()) } else { Ok(()) }
     }
 
     /// Whether the store is poisoned.
+    #[inline]
     pub fn is_latched(&self) -> bool {
         self.latched.load(Ordering::Acquire)
     }
@@ -96,6 +98,7 @@ impl Poison {
         self.cause.get().cloned()
     }
 
+    #[cold]
     fn error(&self) -> Error {
         let cause = self.cause.get().cloned().unwrap_or_else(|| "unknown".into());
         Error::Poisoned { cause }

@@ -33,14 +33,15 @@ impl Found<'_> {
     }
 }
 
-/// What a location with the right hash bits turned out to be.
-pub(crate) enum Probe<'g> {
-    /// The key's record. Only its key was compared.
-    Match(Found<'g>),
+/// Whether a location with the right hash bits is the one of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Match {
+    /// The key is the stored one.
+    Yes,
     /// Another key's intact record.
-    Other,
+    No,
     /// Unreadable: it may be the key's record.
-    Damaged(Damage<'g>),
+    Damaged,
 }
 
 /// Where a record is damaged. The error for it is made only where somebody asks.
@@ -51,7 +52,11 @@ pub struct Damage<'g> {
     header: Option<HeaderFault>,
 }
 
-impl Damage<'_> {
+impl<'g> Damage<'g> {
+    pub(crate) fn segment(&self) -> &'g Segment {
+        self.segment
+    }
+
     /// What users are told.
     #[cold]
     pub fn error(&self) -> Error {
@@ -64,7 +69,11 @@ impl Damage<'_> {
 
 impl Shard {
     /// The newest record of `key`, verified; expired ones too.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
     pub fn find<'g>(
         &self,
         guard: &'g Guard<'_>,
@@ -79,33 +88,33 @@ impl Shard {
     }
 
     /// As [`Shard::find`], but only the key was compared.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
     pub fn find_unverified<'g>(
         &self,
         guard: &'g Guard<'_>,
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Found<'g>>> {
-        let mut found = None;
-        let mut damage = None;
-        self.keydir.find(guard, keydir_bits(hash), |location| {
-            match self.probe(guard, location, key) {
-                Probe::Match(record) => {
-                    found = Some(record);
-                    true
-                }
-                Probe::Other => false,
-                Probe::Damaged(place) => {
-                    damage = Some(place);
-                    false
-                }
+        let mut damaged = None;
+        let found = self.keydir.find(guard, keydir_bits(hash), |location| {
+            let is_match = self.is_record_of(guard, location, key);
+            if is_match == Match::Damaged {
+                damaged = Some(location);
             }
+            is_match == Match::Yes
         });
         // A damaged record with the key's hash bits hides nothing newer, but "not there" would be
         // a guess.
-        match (found, damage) {
-            (None, Some(damage)) => Err(damage.error()),
-            (found, _) => Ok(found),
+        match found.or(damaged) {
+            None => Ok(None),
+            Some(location) => match self.frame_of(guard, location, key) {
+                Ok(found) => Ok(Some(found)),
+                Err(damage) => Err(damage.error()),
+            },
         }
     }
 
@@ -119,24 +128,58 @@ impl Shard {
         Ok(found)
     }
 
-    /// Compares the record at `location` with `key`.
-    #[inline]
-    pub(crate) fn probe<'g>(
+    /// The segment of a location that the keydir named under this guard.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
+    fn segment_of<'g>(&self, guard: &'g Guard<'_>, location: Location) -> &'g Segment {
+        self.segments.get(location.slot(), guard).expect(
+            "a segment stays in the table for a grace period after the keydir names it no longer",
+        )
+    }
+
+    /// Compares the key of the record at `location`, and nothing else unless it differs.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
+    pub(crate) fn is_record_of(&self, guard: &Guard<'_>, location: Location, key: &[u8]) -> Match {
+        let segment = self.segment_of(guard, location);
+        segment.prefetch(location);
+        if segment.holds_key(location.offset(), key) {
+            return Match::Yes;
+        }
+        Self::is_another(segment, location)
+    }
+
+    /// Whether a record with the key's hash bits really is of another key.
+    #[cold]
+    fn is_another(segment: &Segment, location: Location) -> Match {
+        let is_intact = segment.frame(location.offset()).is_ok_and(|frame| frame.is_intact());
+        if is_intact { Match::No } else { Match::Damaged }
+    }
+
+    /// The record at `location`, which is the one of `key` unless it is damaged.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
+    pub(crate) fn frame_of<'g>(
         &self,
         guard: &'g Guard<'_>,
         location: Location,
         key: &[u8],
-    ) -> Probe<'g> {
-        let segment = self.segments.get(location.slot(), guard).expect(
-            "a segment stays in the table for a grace period after the keydir names it no longer",
-        );
-        segment.prefetch(location);
+    ) -> std::result::Result<Found<'g>, Damage<'g>> {
+        let segment = self.segment_of(guard, location);
         let offset = location.offset();
         match segment.frame(offset) {
-            Ok(frame) if frame.key() == key => Probe::Match(Found { segment, location, frame }),
-            Ok(frame) if frame.is_intact() => Probe::Other,
-            Ok(_) => Probe::Damaged(Damage { segment, offset, header: None }),
-            Err(fault) => Probe::Damaged(Damage { segment, offset, header: Some(fault) }),
+            Ok(frame) if frame.key() == key => Ok(Found { segment, location, frame }),
+            Ok(_) => Err(Damage { segment, offset, header: None }),
+            Err(fault) => Err(Damage { segment, offset, header: Some(fault) }),
         }
     }
 

@@ -55,6 +55,7 @@ pub struct Usage {
 
 impl Usage {
     /// A record of `len` bytes came to life.
+    #[inline]
     pub fn add(&self, len: u64) {
         // One writer at a time, so that load and store need not be one step.
         self.live_bytes.store(self.live_bytes.load(Ordering::Relaxed) + len, Ordering::Relaxed);
@@ -62,6 +63,7 @@ impl Usage {
     }
 
     /// A record of `len` bytes died.
+    #[inline]
     pub fn remove(&self, len: u64) {
         let bytes = self.live_bytes.load(Ordering::Relaxed);
         debug_assert!(bytes >= len, "more bytes died than lived");
@@ -151,6 +153,7 @@ impl Segment {
     }
 
     /// Bytes of the file that may be read.
+    #[inline]
     pub fn readable(&self) -> u64 {
         self.readable.load(Ordering::Acquire)
     }
@@ -171,7 +174,11 @@ impl Segment {
     }
 
     /// The frame at `offset`.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
     pub fn frame(&self, offset: u64) -> std::result::Result<FrameRef<'_>, HeaderFault> {
         let room = self.readable().checked_sub(offset).ok_or(HeaderFault::Empty)?;
         if room < HEADER_LEN as u64 {
@@ -189,6 +196,29 @@ impl Segment {
         // bytes that the writer is still filling; what is read there fails its checksum.
         let bytes = unsafe { self.map.bytes(offset, len) };
         Ok(FrameRef { header, bytes, seed: record::seed(self.salt, offset) })
+    }
+
+    /// Whether the frame at `offset` says that it holds `key`. Its other bytes are not looked at.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
+    pub fn holds_key(&self, offset: u64, key: &[u8]) -> bool {
+        let room = self.readable().saturating_sub(offset);
+        if room < HEADER_LEN as u64 {
+            return false;
+        }
+        // SAFETY: the range is inside `readable`; a location is published after its frame's bytes.
+        let head = unsafe { self.map.bytes(offset, HEADER_LEN) };
+        let head: &[u8; HEADER_LEN] = head.try_into().expect("asked for this many bytes");
+        let place = record::stored_key_range(head);
+        if place.len() != key.len() || place.end as u64 > room {
+            return false;
+        }
+        // SAFETY: as above.
+        let stored = unsafe { self.map.bytes(offset + place.start as u64, key.len()) };
+        stored == key
     }
 
     /// Asks for the cache lines of the frame at `location`.
@@ -304,6 +334,7 @@ impl Tail {
     }
 
     /// The segment being written.
+    #[inline]
     pub fn segment(&self) -> &Arc<Segment> {
         &self.segment
     }
@@ -314,6 +345,7 @@ impl Tail {
     }
 
     /// Where the next frame goes.
+    #[inline]
     pub fn position(&self) -> u64 {
         self.position
     }

@@ -179,6 +179,7 @@ impl Shard {
         }
     }
 
+    #[inline]
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -18,7 +18,7 @@ use crate::keydir::Snapshot;
 use crate::location::Location;
 use crate::log_file::{Cut, LogFile, ShardSet};
 use crate::merge_policy;
-use crate::read_path::{Damage, Found, Probe};
+use crate::read_path::{Damage, Found, Match};
 use crate::segment::{Segment, Sizes, Tail};
 use crate::shard::{Active, Ahead, Ended, Log, Shard, Writer};
 
@@ -50,6 +50,7 @@ pub enum Change<'a> {
 }
 
 impl<'a> Op<'a> {
+    #[inline]
     fn draft(&self, seqno: Seqno, in_batch: bool) -> Draft<'a> {
         let batch = if in_batch { Flags::IN_BATCH } else { Flags::NONE };
         let (kind, flags, expiry, value) = match self.change {
@@ -59,6 +60,7 @@ impl<'a> Op<'a> {
         Draft { kind, flags, seqno, expiry, key: self.key, value }
     }
 
+    #[inline]
     fn is_delete(&self) -> bool {
         matches!(self.change, Change::Delete)
     }
@@ -72,7 +74,21 @@ pub enum Old<'g> {
     /// This one; its checksum is not verified yet, and it may be expired.
     Record(Found<'g>),
     /// One that cannot be read.
-    Damaged(Damage<'g>),
+    Damaged(Location, Damage<'g>),
+}
+
+impl Old<'_> {
+    /// Counts the record as dead.
+    #[inline]
+    fn give_up(&self) {
+        match self {
+            Self::Absent => {}
+            Self::Record(found) => found.segment.usage.remove(found.frame.bytes.len() as u64),
+            Self::Damaged(location, damage) => {
+                damage.segment().usage.remove(location.cache_lines() as u64 * 64);
+            }
+        }
+    }
 }
 
 /// The shard's writer lock, held.
@@ -104,6 +120,7 @@ pub struct BatchName {
 
 impl Shard {
     /// Takes the writer lock, unless the store takes no more writes.
+    #[inline]
     pub fn lock(&self) -> Result<Locked<'_>> {
         let writer = self.writer();
         self.ctx.poison.check()?;
@@ -151,16 +168,17 @@ impl Locked<'_> {
         let shard = self.shard;
         let Writer { keydir, log } = &mut *self.writer;
         let guard = shard.ctx.reclaim.enter();
-        let mut old = Old::Absent;
         let entry = keydir.entry(keydir_bits(op.hash), |location| {
-            match shard.probe(&guard, location, op.key) {
-                Probe::Match(found) => old = Old::Record(found),
-                Probe::Other => return false,
-                // Its hash bits are the key's: the change takes its place.
-                Probe::Damaged(damage) => old = Old::Damaged(damage),
-            }
-            true
+            // A damaged record has the key's hash bits: the change takes its place.
+            shard.is_record_of(&guard, location, op.key) != Match::No
         });
+        let old = match entry.current() {
+            None => Old::Absent,
+            Some(location) => match shard.frame_of(&guard, location, op.key) {
+                Ok(found) => Old::Record(found),
+                Err(damage) => Old::Damaged(location, damage),
+            },
+        };
         if !decide(&old)? {
             return Ok(None);
         }
@@ -176,16 +194,7 @@ impl Locked<'_> {
         })?;
         log.next_seqno = seqno.next();
 
-        if let (Some(location), Some(segment)) = (
-            entry.current(),
-            entry.current().and_then(|location| shard.segments.get(location.slot(), &guard)),
-        ) {
-            let dead = match &old {
-                Old::Record(found) => found.frame.bytes.len() as u64,
-                _ => location.cache_lines() as u64 * 64,
-            };
-            segment.usage.remove(dead);
-        }
+        old.give_up();
         if op.is_delete() {
             entry.remove();
         } else {
@@ -241,22 +250,14 @@ impl Locked<'_> {
         let guard = shard.ctx.reclaim.enter();
         let active = log.active.as_ref().expect("the part was staged in it");
         for ((op, location), len) in ops.iter().zip(staged.records).zip(staged.lengths) {
-            let mut dead = None;
             let entry = keydir.entry(keydir_bits(op.hash), |location| {
-                match shard.probe(&guard, location, op.key) {
-                    Probe::Match(found) => {
-                        dead = Some((found.segment, found.frame.bytes.len() as u64));
-                    }
-                    Probe::Other => return false,
-                    Probe::Damaged(_) => {
-                        let segment = shard.segments.get(location.slot(), &guard);
-                        dead = segment.map(|segment| (segment, location.cache_lines() as u64 * 64));
-                    }
-                }
-                true
+                shard.is_record_of(&guard, location, op.key) != Match::No
             });
-            if let Some((segment, bytes)) = dead {
-                segment.usage.remove(bytes);
+            if let Some(location) = entry.current() {
+                match shard.frame_of(&guard, location, op.key) {
+                    Ok(found) => Old::Record(found).give_up(),
+                    Err(damage) => Old::Damaged(location, damage).give_up(),
+                }
             }
             if op.is_delete() {
                 entry.remove();

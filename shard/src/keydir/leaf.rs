@@ -168,6 +168,7 @@ pub(super) struct Place {
 impl<'a> Leaf<'a> {
     /// # Safety
     /// The word came from [`OwnedLeaf::into_word`], and the leaf is not freed during `'a`.
+    #[inline]
     pub(super) unsafe fn new(word: Word) -> Self {
         let class = word.addr() & CLASS_MASK;
         let block = word.map_addr(|address| address & !CLASS_MASK);
@@ -196,6 +197,7 @@ impl<'a> Leaf<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn class(self) -> usize {
         self.class
     }
@@ -208,14 +210,17 @@ impl<'a> Leaf<'a> {
         self.header().depth
     }
 
+    #[inline]
     pub(super) fn born(self) -> u64 {
         self.header().born
     }
 
+    #[inline]
     pub(super) fn count(self) -> usize {
         self.header().count.load(Relaxed) as usize
     }
 
+    #[inline]
     fn used(self) -> usize {
         self.header().used.load(Relaxed) as usize
     }
@@ -235,7 +240,11 @@ impl<'a> Leaf<'a> {
     }
 
     /// The location and place of the entry with this hash that `is_match` accepts.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
     pub(super) fn find(
         self,
         hash: u32,
@@ -291,6 +300,7 @@ impl<'a> Leaf<'a> {
 
     /// Where an entry with this hash can be put without making the leaf too full.
     /// For the writer alone.
+    #[inline]
     pub(super) fn vacancy(self, hash: u32) -> Option<Place> {
         let buckets = self.buckets();
         let has_room = self.used() < used_max(buckets.len() * SLOTS);
@@ -318,6 +328,7 @@ impl<'a> Leaf<'a> {
     }
 
     /// Puts an entry where [`Leaf::vacancy`] said. For the writer alone.
+    #[inline]
     pub(super) fn insert(self, at: Place, hash: u32, location: Location) {
         let Bucket { hashes, locations } = &self.buckets()[at.bucket];
         let header = self.header();
@@ -332,6 +343,7 @@ impl<'a> Leaf<'a> {
     }
 
     /// Puts another location in a full slot. For the writer alone.
+    #[inline]
     pub(super) fn replace(self, at: Place, location: Location) {
         // Release: who sees the location sees the record.
         self.buckets()[at.bucket].locations[at.lane].store(location.raw(), Ordering::Release);
@@ -368,6 +380,7 @@ impl<'a> Leaf<'a> {
     }
 }
 
+#[inline]
 fn next(bucket: usize, buckets: usize) -> usize {
     if bucket + 1 == buckets { 0 } else { bucket + 1 }
 }

@@ -96,7 +96,11 @@ impl Keydir {
     ///
     /// # Panics
     /// If the guard is of another [`Reclaim`].
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
     pub fn find(
         &self,
         guard: &Guard<'_>,

@@ -41,6 +41,7 @@ impl KeydirWriter {
     }
 
     /// Looks for the entry with this hash that `is_match` accepts, to read, set or remove it.
+    #[inline]
     pub fn entry(&mut self, hash: u32, is_match: impl FnMut(Location) -> bool) -> Entry<'_> {
         let hash = stored(hash);
         let leaf = self.leaf(hash);
@@ -81,6 +82,7 @@ impl KeydirWriter {
         snapshot
     }
 
+    #[inline]
     fn view(&self) -> View<'_> {
         // SAFETY: There is one writer, this one, and replacing anything takes `&mut self`.
         unsafe { self.keydir.root.writer() }
@@ -91,6 +93,7 @@ impl KeydirWriter {
         self.view().leaf(place(hash))
     }
 
+    #[inline]
     fn insert(&mut self, hash: u32, location: Location) {
         loop {
             let leaf = self.leaf(hash);
@@ -107,6 +110,7 @@ impl KeydirWriter {
     }
 
     /// The place of a full slot in a leaf that no snapshot sees.
+    #[inline]
     fn own(&mut self, hash: u32, at: Place, location: Location) -> Place {
         if !self.keydir.snapshots.may_see(self.leaf(hash)) {
             return at;
@@ -116,6 +120,7 @@ impl KeydirWriter {
         found.expect("a rebuild keeps every entry").0
     }
 
+    #[inline]
     fn add_len(&self, by: i64) {
         let len = &self.keydir.len;
         len.store(len.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
@@ -223,11 +228,13 @@ pub struct Entry<'a> {
 impl Entry<'_> {
     /// The key's location, if it has one.
     #[must_use]
+    #[inline]
     pub fn current(&self) -> Option<Location> {
         self.found.map(|(_, location)| location)
     }
 
     /// Gives the key this location.
+    #[inline]
     pub fn set(self, to: Location) {
         let Self { writer, hash, found } = self;
         match found {
