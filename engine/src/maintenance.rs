@@ -321,9 +321,6 @@ impl Maintenance {
             expiry = expiry.into_iter().chain(next.filter(|at| *at < u64::MAX)).min();
         }
         self.todo().expiry_at = expiry;
-        if self.store.options.background == Background::Manual {
-            return;
-        }
     }
 }
 

@@ -94,6 +94,11 @@ fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
     if options.read_only {
         return Ok(None);
     }
+    if !options.create && read_meta(storage, path)?.is_none() {
+        // Without leaving a lock file in a directory that is none of ours.
+        let reason = "the STORE file is missing";
+        return Err(Error::NotAStore { path: path.clone(), reason });
+    }
     let file = path.join(names::LOCK);
     let lock = storage.lock(&file).map_err(|fault| match fault {
         LockFault::Held { pid } => Error::Locked { path: path.clone(), pid },

@@ -14,7 +14,7 @@ use caskade_shard::shard::Shard;
 use caskade_shard::storage::LockGuard;
 
 use crate::counters::Ops;
-use crate::options::{Builder, Durability};
+use crate::options::{Background, Builder, Durability};
 use crate::reserve::Reserve;
 use crate::stats::OpenReport;
 use crate::{Error, Result};
@@ -118,7 +118,8 @@ impl Store {
         }
         let brakes = writes.iter().map(|(id, _)| self.shards[usize::from(id.0)].brake_micros());
         let micros = brakes.max().unwrap_or(0);
-        if micros > 0 {
+        // Where the caller does the background work, resting would help nobody.
+        if micros > 0 && self.options.background == Background::Thread {
             self.rest(bytes, micros);
         }
         Ok(())

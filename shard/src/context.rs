@@ -115,17 +115,11 @@ impl Context {
         Ok(u32::from_le_bytes(bytes))
     }
 
-    /// Makes the names in a directory durable. A sync that failed poisons the store; one that could
-    /// not even begin, for want of a file handle, changed nothing and may be tried again.
+    /// Makes the names in a directory durable. A failure poisons the store.
     pub fn sync_dir(&self, dir: &Path) -> Result<()> {
-        self.storage.sync_dir(dir).map_err(|fault| {
-            const NO_HANDLES: [i32; 2] = [23, 24]; // ENFILE, EMFILE
-            if fault.raw_os_error().is_some_and(|code| NO_HANDLES.contains(&code)) {
-                Error::io("sync", dir, fault)
-            } else {
-                self.poison.latch(format_args!("fsync of {}: {fault}", dir.display()))
-            }
-        })
+        self.storage
+            .sync_dir(dir)
+            .map_err(|fault| self.poison.latch(format_args!("fsync of {}: {fault}", dir.display())))
     }
 
     /// Announces work; a store that is closing no longer listens, and that is fine.

@@ -152,10 +152,19 @@ impl Shard {
         let _upkeep = self.upkeep();
         self.lock()?.end_active();
         self.seal_ended_locked()?;
-        let ids: Vec<_> = self.sealed_inputs(None).iter().map(|input| input.segment.id).collect();
-        if ids.is_empty() {
+        let inputs = self.sealed_inputs(None);
+        let now_ms = self.ctx.storage.wall_ms();
+        // Where nothing is dead, expired or split into small files, copying would gain nothing.
+        let is_dense = |input: &Input| {
+            let live = input.segment.usage.get().0;
+            live + HEADER_LEN as u64 == input.sealed.len && input.sealed.expiry_max > now_ms
+        };
+        let bytes: u64 = inputs.iter().map(|input| input.sealed.len).sum();
+        let needed = bytes.div_ceil(self.ordinary_segment_bytes()) as usize;
+        if inputs.is_empty() || (inputs.len() <= 2 * needed && inputs.iter().all(is_dense)) {
             return Ok(Outcome::default());
         }
+        let ids: Vec<_> = inputs.iter().map(|input| input.segment.id).collect();
         self.merge_segments(&ids, around)
     }
 

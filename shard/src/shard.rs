@@ -20,6 +20,9 @@ use crate::reclaim::Guard;
 use crate::segment::{Segment, Tail};
 use crate::segment_table::SegmentTable;
 
+/// Segments that may wait to be sealed before writers feel the brake.
+const ENDED_MAX: usize = 16;
+
 /// One shard of an open store.
 ///
 /// Lock order: `upkeep`, `writer`, `ahead`, the catalog's. Writers of several shards are locked in
@@ -240,7 +243,10 @@ impl Shard {
         let active = log.active.as_ref().map_or(0, |active| active.tail.position());
         let total = self.total_bytes() + active;
         let pressure = merge_policy::pressure(total, live, self.ctx.config.max_space_amp);
-        self.brake_micros.store(merge_policy::brake_micros(pressure), Ordering::Relaxed);
+        // Sealing may be behind as well: each segment that waits for it holds a file open.
+        let backlog = log.ended.len().saturating_sub(ENDED_MAX) as u64 * 1_000;
+        let micros = merge_policy::brake_micros(pressure).max(backlog.min(20_000));
+        self.brake_micros.store(micros, Ordering::Relaxed);
         pressure
     }
 
