@@ -54,7 +54,7 @@ pub(crate) fn checkpoint(store: &Store, target: &Path) -> Result<CheckpointRepor
         report.bytes += linked.bytes;
     }
     drop(upkeep);
-    storage.sync_dir(target).at("sync", target)?;
+    store.ctx.sync_dir(target)?;
     replace(storage, target, names::STORE, &meta)
         .map_err(|fault| Error::io("write", &target.join(names::STORE), fault.into()))?;
     Ok(report)
@@ -72,16 +72,18 @@ fn read_store_file(store: &Store, dir: &Path) -> Result<Vec<u8>> {
 fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<()> {
     let storage = &*store.ctx.storage;
     let refuse = |reason| Err(Error::NotAStore { path: target.to_owned(), reason });
-    match storage.create_dir(target) {
-        Ok(()) => {
-            if let Some(parent) = target.parent() {
-                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-                storage.sync_dir(parent).at("sync", parent)?;
-            }
-            return Ok(());
-        }
-        Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => {}
+    let is_new = match storage.create_dir(target) {
+        Ok(()) => true,
+        Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => false,
         Err(fault) => return Err(Error::io("create the directory", target, fault)),
+    };
+    // Also where it was there: an earlier try may have ended before its name was durable.
+    if let Some(parent) = target.parent() {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        store.ctx.sync_dir(parent)?;
+    }
+    if is_new {
+        return Ok(());
     }
     let entries = storage.list_dir(target).at("list", target)?;
     let has_store = entries.iter().any(|entry| StoreName::parse(&entry.name) == StoreName::Store);
@@ -107,5 +109,5 @@ fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<()> {
         storage.lock(&own).map_err(|_| Error::Locked { path: target.to_owned(), pid: None })?;
     let path = target.join(names::STORE);
     storage.remove(&path).at("remove", &path)?;
-    storage.sync_dir(target).at("sync", target)
+    store.ctx.sync_dir(target)
 }

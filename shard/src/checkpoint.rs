@@ -64,7 +64,7 @@ impl Shard {
         }
         let _ = storage.remove(&target.join(names::KEYDIR));
         let _ = storage.hard_link(&self.dir.join(names::KEYDIR), &target.join(names::KEYDIR));
-        storage.sync_dir(target).at("sync", target)?;
+        self.ctx.sync_dir(target)?;
         catalog::write(&self.ctx, target, &manifest)?;
         Ok(linked)
     }

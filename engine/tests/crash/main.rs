@@ -49,8 +49,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use run::{Tally, run};
 
 /// Seeds that found a bug once.
-const REGRESSIONS: &[u64] =
-    &[148, 172, 300, 582, 910, 1378, 3179, 4719, 4886, 5848, 1_795_232_211_702_579_457];
+const REGRESSIONS: &[u64] = &[
+    109,
+    148,
+    172,
+    300,
+    582,
+    910,
+    935,
+    1378,
+    3179,
+    4719,
+    4886,
+    5848,
+    1_795_233_926_948,
+    1_795_232_211_702_579_457,
+];
 
 const SEEDS: Range<u64> = if cfg!(debug_assertions) { 0..300 } else { 0..1000 };
 
