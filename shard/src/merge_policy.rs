@@ -100,7 +100,7 @@ pub fn excess_bytes(segments: &[SegmentStats], shard: &ShardStats) -> u64 {
     (total - live.min(total)).saturating_sub(allowed)
 }
 
-/// How much of the dead bytes that the bound allows is used up: merging begins at [`TRIGGER`], and
+/// How much of the dead bytes that the bound allows is used up: merging begins at `TRIGGER`, and
 /// at 1 the shard is at its bound.
 pub fn pressure(total_bytes: u64, live_bytes: u64, max_space_amp: f64) -> f64 {
     let dead = total_bytes.saturating_sub(live_bytes).saturating_sub(SLACK) as f64;
