@@ -27,7 +27,8 @@ fn is_compressed(found: &Found<'_>) -> bool {
 #[inline]
 pub(crate) fn with_value<T>(found: &Found<'_>, visit: impl FnOnce(&[u8]) -> T) -> Result<T> {
     if is_compressed(found) {
-        Ok(visit(&decompress(found)?))
+        // By value, so that a plain record is never put together in memory.
+        Ok(visit(&decompress(*found)?))
     } else {
         Ok(visit(found.frame.value()))
     }
@@ -74,11 +75,16 @@ impl Store {
                 *route = self.route(key.as_ref());
                 route.1.prefetch_slot(&guard, route.0);
             }
-            for (hash, shard) in &routes[..keys.len()] {
-                shard.prefetch_record(&guard, *hash);
+            let mut guesses = [None; GROUP];
+            for (guess, (hash, shard)) in guesses.iter_mut().zip(&routes[..keys.len()]) {
+                *guess = shard.guess(&guard, *hash);
             }
             for (index, (key, (hash, shard))) in keys.iter().zip(routes).enumerate() {
-                let found = self.find_unexpired(shard, &guard, hash, key.as_ref())?;
+                let found = match guesses[index] {
+                    Some(guess) => shard.find_guessed(&guard, guess, hash, key.as_ref())?,
+                    None => None,
+                };
+                let found = found.filter(|found| !found.frame.is_expired(|| self.now_ms()));
                 visit(group * GROUP + index, found.map(|found| (found, shard, &guard)))?;
             }
         }

@@ -48,7 +48,7 @@ impl Value {
         let version = Version::new(shard, header.seqno);
         let expiry = found.frame.expiry();
         let repr = if header.flags.contains(Flags::LZ4) || header.flags.contains(Flags::ZSTD) {
-            Repr::Owned(decompress(found)?.into())
+            Repr::Owned(decompress(*found)?.into())
         } else if stored.len() <= INLINE_MAX {
             let mut bytes = [0; INLINE_MAX];
             bytes[..stored.len()].copy_from_slice(stored);
@@ -82,7 +82,8 @@ impl Value {
 }
 
 /// The bytes behind a compressed record.
-pub(crate) fn decompress(found: &Found<'_>) -> Result<Vec<u8>> {
+#[cold]
+pub(crate) fn decompress(found: Found<'_>) -> Result<Vec<u8>> {
     let frame = &found.frame;
     compress::decompress(frame.header.flags, frame.value()).map_err(|fault| match fault {
         compress::Fault::NotBuilt(codec) => Error::Compression { codec },

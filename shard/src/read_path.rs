@@ -20,11 +20,13 @@ pub struct Found<'g> {
     pub frame: FrameRef<'g>,
 }
 
-impl Found<'_> {
-    /// Fails if the record's bytes do not match their checksum.
-    #[inline]
-    pub fn verify(&self) -> Result<()> {
-        if self.frame.is_intact() { Ok(()) } else { Err(self.damage()) }
+impl<'g> Found<'g> {
+    /// The record at `location` of `segment`, whoever's it is.
+    pub(crate) fn verified(segment: &'g Segment, location: Location) -> Result<Self> {
+        let offset = location.offset();
+        let frame = segment.frame(offset).map_err(|fault| segment.corrupt(offset, fault))?;
+        let found = Self { segment, location, frame };
+        if frame.is_intact() { Ok(found) } else { Err(found.damage()) }
     }
 
     #[cold]
@@ -80,52 +82,72 @@ impl Shard {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Found<'g>>> {
-        let found = self.find_unverified(guard, hash, key)?;
-        if let Some(found) = &found {
-            found.verify()?;
+        let mut damaged = None;
+        for location in self.keydir.candidates(guard, keydir_bits(hash)) {
+            let segment = self.segment_of(guard, location);
+            segment.prefetch(location);
+            if let Some(found) = Self::intact(segment, location, key) {
+                return Ok(Some(found));
+            }
+            if Self::is_another(segment, location, key) != Match::No {
+                damaged = Some(location);
+            }
         }
-        Ok(found)
+        match damaged {
+            None => Ok(None),
+            // A damaged record with the key's hash bits hides nothing newer, but "not there" would
+            // be a guess.
+            Some(location) => Err(self.damage_at(guard, location, key)),
+        }
     }
 
-    /// As [`Shard::find`], but only the key was compared.
+    /// Where the record of the key with this hash probably is, and asks for its cache lines. Nothing
+    /// if no key with this hash is there.
+    #[inline]
+    pub fn guess(&self, guard: &Guard<'_>, hash: u64) -> Option<Location> {
+        let location = self.keydir.candidates(guard, keydir_bits(hash)).next()?;
+        self.segment_of(guard, location).prefetch(location);
+        Some(location)
+    }
+
+    /// As [`Shard::find`], with what [`Shard::guess`] answered under the same guard.
+    #[inline]
+    pub fn find_guessed<'g>(
+        &self,
+        guard: &'g Guard<'_>,
+        location: Location,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<Option<Found<'g>>> {
+        match Self::intact(self.segment_of(guard, location), location, key) {
+            Some(found) => Ok(Some(found)),
+            None => self.find(guard, hash, key),
+        }
+    }
+
+    /// The record at `location`, if it is an intact put of `key`.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
         reason = "the read path is one function: results stay in registers"
     )]
-    pub fn find_unverified<'g>(
-        &self,
-        guard: &'g Guard<'_>,
-        hash: u64,
-        key: &[u8],
-    ) -> Result<Option<Found<'g>>> {
-        let mut damaged = None;
-        let found = self.keydir.find(guard, keydir_bits(hash), |location| {
-            let is_match = self.is_record_of(guard, location, key);
-            if is_match == Match::Damaged {
-                damaged = Some(location);
-            }
-            is_match == Match::Yes
-        });
-        // A damaged record with the key's hash bits hides nothing newer, but "not there" would be
-        // a guess.
-        match found.or(damaged) {
-            None => Ok(None),
-            Some(location) => match self.frame_of(guard, location, key) {
-                Ok(found) => Ok(Some(found)),
-                Err(damage) => Err(damage.error()),
-            },
+    fn intact<'g>(segment: &'g Segment, location: Location, key: &[u8]) -> Option<Found<'g>> {
+        let frame = segment.intact_put(location.offset(), key)?;
+        Some(Found { segment, location, frame })
+    }
+
+    /// What users are told of the record at `location`, which may be the one of `key`.
+    #[cold]
+    fn damage_at(&self, guard: &Guard<'_>, location: Location, key: &[u8]) -> Error {
+        match self.frame_of(guard, location, key) {
+            Ok(found) => found.damage(),
+            Err(damage) => damage.error(),
         }
     }
 
     /// The record at a location that the keydir named under this guard, verified.
     pub fn record_at<'g>(&self, guard: &'g Guard<'_>, location: Location) -> Result<Found<'g>> {
-        let segment = self.segments.get(location.slot(), guard).expect("named under this guard");
-        let offset = location.offset();
-        let frame = segment.frame(offset).map_err(|fault| segment.corrupt(offset, fault))?;
-        let found = Found { segment, location, frame };
-        found.verify()?;
-        Ok(found)
+        Found::verified(self.segment_of(guard, location), location)
     }
 
     /// The segment of a location that the keydir named under this guard.
@@ -152,14 +174,16 @@ impl Shard {
         if segment.holds_key(location.offset(), key) {
             return Match::Yes;
         }
-        Self::is_another(segment, location)
+        Self::is_another(segment, location, key)
     }
 
     /// Whether a record with the key's hash bits really is of another key.
     #[cold]
-    fn is_another(segment: &Segment, location: Location) -> Match {
-        let is_intact = segment.frame(location.offset()).is_ok_and(|frame| frame.is_intact());
-        if is_intact { Match::No } else { Match::Damaged }
+    fn is_another(segment: &Segment, location: Location, key: &[u8]) -> Match {
+        match segment.frame(location.offset()) {
+            Ok(frame) if frame.is_intact() && frame.key() != key => Match::No,
+            _ => Match::Damaged,
+        }
     }
 
     /// The record at `location`, which is the one of `key` unless it is damaged.
@@ -187,16 +211,5 @@ impl Shard {
     #[inline]
     pub fn prefetch_slot(&self, guard: &Guard<'_>, hash: u64) {
         self.keydir.prefetch(guard, keydir_bits(hash));
-    }
-
-    /// Asks for the cache lines of the record that `hash` probably means.
-    #[inline]
-    pub fn prefetch_record(&self, guard: &Guard<'_>, hash: u64) {
-        self.keydir.find(guard, keydir_bits(hash), |location| {
-            if let Some(segment) = self.segments.get(location.slot(), guard) {
-                segment.prefetch(location);
-            }
-            true
-        });
     }
 }

@@ -9,6 +9,7 @@
 
 use std::fmt::Display;
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -198,6 +199,34 @@ impl Segment {
         Ok(FrameRef { header, bytes, seed: record::seed(self.salt, offset) })
     }
 
+    /// The frame at `offset`, if it is an intact put of `key`.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
+    pub fn intact_put(&self, offset: u64, key: &[u8]) -> Option<FrameRef<'_>> {
+        let room = self.readable().checked_sub(offset)?;
+        if room < HEADER_LEN as u64 {
+            return None;
+        }
+        // SAFETY: the range is inside `readable`, which is inside the map; a location is published
+        // after its frame's bytes.
+        let start = unsafe { self.map.as_ptr().add(offset as usize) };
+        // SAFETY: as above.
+        let head = unsafe { &*start.cast::<[u8; HEADER_LEN]>() };
+        let header = Header::of_put(head, key.len())?;
+        let len = header.frame_len();
+        if len as u64 > room {
+            return None;
+        }
+        // SAFETY: the range is inside `readable`. Were the header damaged, the slice might reach
+        // bytes that the writer is still filling; what is read there fails its checksum.
+        let bytes = unsafe { slice::from_raw_parts(start, len) };
+        let seed = record::seed(self.salt, offset);
+        record::put_is_intact(bytes, &header, key, seed).then_some(FrameRef { header, bytes, seed })
+    }
+
     /// Whether the frame at `offset` says that it holds `key`. Its other bytes are not looked at.
     #[inline(always)]
     #[expect(
@@ -224,10 +253,16 @@ impl Segment {
     /// Asks for the cache lines of the frame at `location`.
     #[inline]
     pub fn prefetch(&self, location: Location) {
+        const FEW: usize = 3;
         const LINES_MAX: usize = 8;
         let start = self.map.as_ptr().wrapping_add(location.offset() as usize);
         // The frame may begin late in its first line and so touch one line more.
-        prefetch_lines(start, location.cache_lines().min(LINES_MAX) + 1);
+        prefetch_lines(start, FEW + 1);
+        let lines = location.cache_lines();
+        if lines > FEW {
+            let rest = start.wrapping_add((FEW + 1) * 64);
+            prefetch_lines(rest, lines.min(LINES_MAX) - FEW);
+        }
     }
 
     /// The error for damage at `offset`.
