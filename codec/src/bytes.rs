@@ -56,7 +56,6 @@ pub(crate) fn all_zero(bytes: &[u8]) -> bool {
 /// Whether two slices of the same length are equal. For short ones, which most keys are, it is
 /// quicker than a call.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "a call costs more than the comparison")]
 pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     const WORD: usize = 8;
     if a.len() != b.len() {

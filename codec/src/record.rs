@@ -50,7 +50,13 @@ const fn unpadded_len(has_expiry: bool, key_len: usize, value_len: usize) -> usi
 #[inline]
 #[must_use]
 pub const fn frame_len(has_expiry: bool, key_len: usize, value_len: usize) -> usize {
-    unpadded_len(has_expiry, key_len, value_len).next_multiple_of(ALIGNMENT)
+    padded(unpadded_len(has_expiry, key_len, value_len))
+}
+
+/// The next multiple of [`ALIGNMENT`], a power of two.
+#[inline]
+const fn padded(len: usize) -> usize {
+    (len + (ALIGNMENT - 1)) & !(ALIGNMENT - 1)
 }
 
 /// What a frame's checksum starts from: a frame validates only in the segment with this salt, at
@@ -300,7 +306,7 @@ impl Header {
     #[inline]
     #[must_use]
     pub const fn frame_len(&self) -> usize {
-        self.unpadded_len().next_multiple_of(ALIGNMENT)
+        padded(self.unpadded_len())
     }
 
     /// Length of the frame without its padding.
@@ -503,9 +509,8 @@ pub fn frame_is_intact(frame: &[u8], header: &Header, seed: u32) -> bool {
 #[expect(clippy::inline_always, reason = "results stay in the registers of the read path")]
 #[must_use]
 pub fn put_is_intact(frame: &[u8], header: &Header, key: &[u8], seed: u32) -> bool {
-    frame.len() == header.frame_len()
-        && bytes::equal(&frame[header.key_range()], key)
-        && checksum_of(frame, seed) == header.crc
+    debug_assert_eq!(frame.len(), header.frame_len());
+    bytes::equal(&frame[header.key_range()], key) && checksum_of(frame, seed) == header.crc
 }
 
 /// Compares the checksum, and looks at a batch part's value. `frame` is `header.frame_len()` long.

@@ -38,9 +38,9 @@ impl Store {
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.check_open()?;
-        self.ops.gets.add(1);
         let (hash, shard) = self.route(key);
         let guard = self.ctx.reclaim.enter();
+        guard.count_reads(1);
         match self.find_unexpired(shard, &guard, hash, key)? {
             Some(found) => {
                 Value::new(&found, shard.id, || shard.share_segment(&found, &guard)).map(Some)
@@ -52,10 +52,10 @@ impl Store {
     #[inline]
     pub(crate) fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
         self.check_open()?;
-        self.ops.gets.add(1);
         out.clear();
         let (hash, shard) = self.route(key);
         let guard = self.ctx.reclaim.enter();
+        guard.count_reads(1);
         let Some(found) = self.find_unexpired(shard, &guard, hash, key)? else { return Ok(false) };
         with_value(&found, |value| out.extend_from_slice(value))?;
         Ok(true)
@@ -67,9 +67,9 @@ impl Store {
         mut visit: impl FnMut(usize, Option<(Found<'_>, &'s Shard, &Guard<'_>)>) -> Result<()>,
     ) -> Result<()> {
         self.check_open()?;
-        self.ops.gets.add(keys.len() as u64);
         for (group, keys) in keys.chunks(GROUP).enumerate() {
             let guard = self.ctx.reclaim.enter();
+            guard.count_reads(keys.len() as u64);
             let mut routes = [(0, &self.shards[0]); GROUP];
             for (route, key) in routes.iter_mut().zip(keys) {
                 *route = self.route(key.as_ref());

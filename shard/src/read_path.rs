@@ -90,14 +90,17 @@ impl Shard {
                 return Ok(Some(found));
             }
             if Self::is_another(segment, location, key) != Match::No {
-                damaged = Some(location);
+                damaged = Some((segment, location));
             }
         }
         match damaged {
             None => Ok(None),
             // A damaged record with the key's hash bits hides nothing newer, but "not there" would
             // be a guess.
-            Some(location) => Err(self.damage_at(guard, location, key)),
+            Some((segment, location)) => match Self::frame_in(segment, location, key) {
+                Ok(found) => Err(found.damage()),
+                Err(damage) => Err(damage.error()),
+            },
         }
     }
 
@@ -134,15 +137,6 @@ impl Shard {
     fn intact<'g>(segment: &'g Segment, location: Location, key: &[u8]) -> Option<Found<'g>> {
         let frame = segment.intact_put(location.offset(), key)?;
         Some(Found { segment, location, frame })
-    }
-
-    /// What users are told of the record at `location`, which may be the one of `key`.
-    #[cold]
-    fn damage_at(&self, guard: &Guard<'_>, location: Location, key: &[u8]) -> Error {
-        match self.frame_of(guard, location, key) {
-            Ok(found) => found.damage(),
-            Err(damage) => damage.error(),
-        }
     }
 
     /// The record at a location that the keydir named under this guard, verified.
@@ -198,7 +192,14 @@ impl Shard {
         location: Location,
         key: &[u8],
     ) -> std::result::Result<Found<'g>, Damage<'g>> {
-        let segment = self.segment_of(guard, location);
+        Self::frame_in(self.segment_of(guard, location), location, key)
+    }
+
+    fn frame_in<'g>(
+        segment: &'g Segment,
+        location: Location,
+        key: &[u8],
+    ) -> std::result::Result<Found<'g>, Damage<'g>> {
         let offset = location.offset();
         match segment.frame(offset) {
             Ok(frame) if frame.key() == key => Ok(Found { segment, location, frame }),

@@ -193,6 +193,7 @@ impl Locked<'_> {
             draft.encode(record::seed(salt, offset), out);
         })?;
         log.next_seqno = seqno.next();
+        shard.counters.count_writes(1);
 
         old.give_up();
         if op.is_delete() {
@@ -266,6 +267,7 @@ impl Locked<'_> {
                 entry.set(location);
             }
         }
+        shard.counters.count_writes(ops.len() as u64);
         log.entangled = log.entangled.union(participants);
         log.unsettled = log.unsettled.union(participants);
         Seqno(log.next_seqno.0 - 1)

@@ -8,7 +8,8 @@
 )]
 
 /// As [`super::extend`].
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "one call is enough")]
 pub(super) fn extend(crc: u32, bytes: &[u8]) -> u32 {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if std::arch::is_x86_feature_detected!("sse4.2") {

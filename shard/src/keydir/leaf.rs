@@ -381,27 +381,27 @@ pub(super) struct Candidates<'a> {
     matching: u32,
 }
 
-impl Candidates<'_> {
-    /// Goes on to the next bucket, if an entry of this hash may lie there. Few lookups come here.
-    #[inline(never)]
-    fn advance(&mut self) -> bool {
-        // The lanes are looked at once more, later than for the hash. A lane that is unused now was
-        // so then, too: stopping is right. And if the bucket was filled in between, going on is.
-        if unused(&self.bucket.hashes) != 0 || self.seen == self.buckets.len() {
-            return false;
-        }
-        self.seen += 1;
-        self.index = next(self.index, self.buckets.len());
-        self.bucket = &self.buckets[self.index];
-        self.matching = matching(&self.bucket.hashes, self.hash);
-        true
+/// The bucket behind this one and the lanes to look at in it, if an entry of this hash may lie
+/// there. Few lookups come here; what they pass stays in registers.
+#[inline(never)]
+fn bucket_behind(buckets: &[Bucket], index: usize, seen: usize, hash: u32) -> Option<(usize, u32)> {
+    // The lanes are looked at once more, later than for the hash. A lane that is unused now was
+    // so then, too: stopping is right. And if the bucket was filled in between, going on is.
+    if unused(&buckets[index].hashes) != 0 || seen == buckets.len() {
+        return None;
     }
+    let index = next(index, buckets.len());
+    Some((index, matching(&buckets[index].hashes, hash)))
 }
 
 impl Iterator for Candidates<'_> {
     type Item = (Place, Location);
 
     #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
     fn next(&mut self) -> Option<(Place, Location)> {
         loop {
             while self.matching != 0 {
@@ -413,9 +413,10 @@ impl Iterator for Candidates<'_> {
                     return Some((Place { bucket: self.index, lane }, location));
                 }
             }
-            if !self.advance() {
-                return None;
-            }
+            let behind = bucket_behind(self.buckets, self.index, self.seen, self.hash);
+            (self.index, self.matching) = behind?;
+            self.bucket = &self.buckets[self.index];
+            self.seen += 1;
         }
     }
 }
