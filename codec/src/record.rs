@@ -333,16 +333,6 @@ impl Header {
     }
 }
 
-/// Where the header says that the key lies, whatever else it says.
-#[inline]
-#[must_use]
-pub fn stored_key_range(header: &[u8; HEADER_LEN]) -> Range<usize> {
-    let tag = bytes::get_u32(header, TAG_AT);
-    let flags = Flags((tag >> FLAGS_SHIFT & FLAGS_MASK) as u8);
-    let start = unpadded_len(flags.contains(Flags::EXPIRY), 0, 0);
-    start..start + (tag >> KEY_LEN_SHIFT) as usize
-}
-
 /// A frame to be written.
 #[derive(Debug, Clone, Copy)]
 pub struct Draft<'a> {
@@ -503,14 +493,23 @@ pub fn frame_is_intact(frame: &[u8], header: &Header, seed: u32) -> bool {
     frame.len() == header.frame_len() && check_frame(frame, header, seed).is_ok()
 }
 
-/// Whether a frame of exactly `header.frame_len()` bytes, whose header came from
-/// [`Header::of_put`], holds `key` and what was written.
+/// Whether a frame of exactly `header.frame_len()` bytes holds `key`.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "results stay in the registers of the read path")]
 #[must_use]
-pub fn put_is_intact(frame: &[u8], header: &Header, key: &[u8], seed: u32) -> bool {
+pub fn frame_has_key(frame: &[u8], header: &Header, key: &[u8]) -> bool {
     debug_assert_eq!(frame.len(), header.frame_len());
-    bytes::equal(&frame[header.key_range()], key) && checksum_of(frame, seed) == header.crc
+    bytes::equal(&frame[header.key_range()], key)
+}
+
+/// Whether a frame of exactly `header.frame_len()` bytes, whose header came from
+/// [`Header::of_put`], holds what was written.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "results stay in the registers of the read path")]
+#[must_use]
+pub fn put_is_intact(frame: &[u8], header: &Header, seed: u32) -> bool {
+    debug_assert_eq!(frame.len(), header.frame_len());
+    checksum_of(frame, seed) == header.crc
 }
 
 /// Compares the checksum, and looks at a batch part's value. `frame` is `header.frame_len()` long.
@@ -663,7 +662,9 @@ mod tests {
         Header::of_put(head, key.len()).is_some_and(|header| {
             assert_eq!(Header::decode(head), Ok(header));
             let frame = frame.get(..header.frame_len());
-            frame.is_some_and(|frame| put_is_intact(frame, &header, key, seed))
+            frame.is_some_and(|frame| {
+                frame_has_key(frame, &header, key) && put_is_intact(frame, &header, seed)
+            })
         })
     }
 

@@ -35,30 +35,41 @@ pub(crate) fn with_value<T>(found: &Found<'_>, visit: impl FnOnce(&[u8]) -> T) -
 }
 
 impl Store {
-    #[inline]
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+    /// What `then` makes of the record of `key`, if it has one that is not expired.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
+    fn read<T>(
+        &self,
+        key: &[u8],
+        then: impl FnOnce(&Shard, &Guard<'_>, Found<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
         self.check_open()?;
         let (hash, shard) = self.route(key);
         let guard = self.ctx.reclaim.enter();
         guard.count_reads(1);
-        match self.find_unexpired(shard, &guard, hash, key)? {
-            Some(found) => {
-                Value::new(&found, shard.id, || shard.share_segment(&found, &guard)).map(Some)
+        shard.find_then(&guard, hash, key, |found| {
+            if found.frame.is_expired(|| self.now_ms()) {
+                return Ok(None);
             }
-            None => Ok(None),
-        }
+            then(shard, &guard, found).map(Some)
+        })
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.read(key, |shard, guard, found| {
+            Value::new(&found, shard.id, || shard.share_segment(&found, guard))
+        })
     }
 
     #[inline]
     pub(crate) fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
-        self.check_open()?;
         out.clear();
-        let (hash, shard) = self.route(key);
-        let guard = self.ctx.reclaim.enter();
-        guard.count_reads(1);
-        let Some(found) = self.find_unexpired(shard, &guard, hash, key)? else { return Ok(false) };
-        with_value(&found, |value| out.extend_from_slice(value))?;
-        Ok(true)
+        let copy = |value: &[u8]| out.extend_from_slice(value);
+        Ok(self.read(key, |_, _, found| with_value(&found, copy))?.is_some())
     }
 
     pub(crate) fn get_many<'s, K: AsRef<[u8]>>(
@@ -80,12 +91,21 @@ impl Store {
                 *guess = shard.guess(&guard, *hash);
             }
             for (index, (key, (hash, shard))) in keys.iter().zip(routes).enumerate() {
-                let found = match guesses[index] {
-                    Some(guess) => shard.find_guessed(&guard, guess, hash, key.as_ref())?,
-                    None => None,
-                };
-                let found = found.filter(|found| !found.frame.is_expired(|| self.now_ms()));
-                visit(group * GROUP + index, found.map(|found| (found, shard, &guard)))?;
+                let at = group * GROUP + index;
+                let key = key.as_ref();
+                let mut is_found = false;
+                if let Some(guess) = guesses[index] {
+                    shard.find_guessed_then(&guard, guess, hash, key, |found| {
+                        is_found = !found.frame.is_expired(|| self.now_ms());
+                        if is_found {
+                            visit(at, Some((found, shard, &guard)))?;
+                        }
+                        Ok(Some(()))
+                    })?;
+                }
+                if !is_found {
+                    visit(at, None)?;
+                }
             }
         }
         Ok(())

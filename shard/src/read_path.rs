@@ -26,24 +26,24 @@ impl<'g> Found<'g> {
         let offset = location.offset();
         let frame = segment.frame(offset).map_err(|fault| segment.corrupt(offset, fault))?;
         let found = Self { segment, location, frame };
-        if frame.is_intact() { Ok(found) } else { Err(found.damage()) }
+        if frame.is_intact() { Ok(found) } else { Err(found.damage().error()) }
     }
 
     #[cold]
-    fn damage(&self) -> Error {
-        Damage { segment: self.segment, offset: self.location.offset(), header: None }.error()
+    fn damage(&self) -> Damage<'g> {
+        Damage { segment: self.segment, offset: self.location.offset(), header: None }
     }
 }
 
-/// Whether a location with the right hash bits is the one of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Match {
-    /// The key is the stored one.
-    Yes,
+/// What stands at a location with the hash bits of a key.
+#[derive(Debug)]
+pub(crate) enum Candidate<'g> {
+    /// A put of the key. Its checksum is not verified.
+    Record(Found<'g>),
     /// Another key's intact record.
-    No,
-    /// Unreadable: it may be the key's record.
-    Damaged,
+    Another,
+    /// Something unreadable: it may be the key's record.
+    Damaged(Damage<'g>),
 }
 
 /// Where a record is damaged. The error for it is made only where somebody asks.
@@ -71,37 +71,43 @@ impl<'g> Damage<'g> {
 
 impl Shard {
     /// The newest record of `key`, verified; expired ones too.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "the read path is one function: results stay in registers"
-    )]
+    #[inline]
     pub fn find<'g>(
         &self,
         guard: &'g Guard<'_>,
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Found<'g>>> {
+        self.find_then(guard, hash, key, |found| Ok(Some(found)))
+    }
+
+    /// What `then` makes of the newest record of `key`, verified; nothing if there is none.
+    ///
+    /// The record is passed on, not answered: what is known of it stays in registers, and the
+    /// processor gets on to the next lookup while this one still waits for memory.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see above")]
+    pub fn find_then<'g, T>(
+        &self,
+        guard: &'g Guard<'_>,
+        hash: u64,
+        key: &[u8],
+        then: impl FnOnce(Found<'g>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
         let mut damaged = None;
         for location in self.keydir.candidates(guard, keydir_bits(hash)) {
             let segment = self.segment_of(guard, location);
             segment.prefetch(location);
             if let Some(found) = Self::intact(segment, location, key) {
-                return Ok(Some(found));
+                return then(found);
             }
-            if Self::is_another(segment, location, key) != Match::No {
-                damaged = Some((segment, location));
+            if let Candidate::Damaged(damage) = Self::look_closer(segment, location, key) {
+                damaged = Some(damage);
             }
         }
-        match damaged {
-            None => Ok(None),
-            // A damaged record with the key's hash bits hides nothing newer, but "not there" would
-            // be a guess.
-            Some((segment, location)) => match Self::frame_in(segment, location, key) {
-                Ok(found) => Err(found.damage()),
-                Err(damage) => Err(damage.error()),
-            },
-        }
+        // A damaged record with the key's hash bits hides nothing newer, but "not there" would be a
+        // guess.
+        damaged.map_or(Ok(None), |damage| Err(damage.error()))
     }
 
     /// Where the record of the key with this hash probably is, and asks for its cache lines. Nothing
@@ -113,18 +119,23 @@ impl Shard {
         Some(location)
     }
 
-    /// As [`Shard::find`], with what [`Shard::guess`] answered under the same guard.
-    #[inline]
-    pub fn find_guessed<'g>(
+    /// As [`Shard::find_then`], with what [`Shard::guess`] answered under the same guard.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as for `find_then`")]
+    pub fn find_guessed_then<'g, T>(
         &self,
         guard: &'g Guard<'_>,
         location: Location,
         hash: u64,
         key: &[u8],
-    ) -> Result<Option<Found<'g>>> {
-        match Self::intact(self.segment_of(guard, location), location, key) {
-            Some(found) => Ok(Some(found)),
-            None => self.find(guard, hash, key),
+        then: impl FnOnce(Found<'g>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        if let Some(found) = Self::intact(self.segment_of(guard, location), location, key) {
+            return then(found);
+        }
+        match self.find(guard, hash, key)? {
+            Some(found) => then(found),
+            None => Ok(None),
         }
     }
 
@@ -135,8 +146,8 @@ impl Shard {
         reason = "the read path is one function: results stay in registers"
     )]
     fn intact<'g>(segment: &'g Segment, location: Location, key: &[u8]) -> Option<Found<'g>> {
-        let frame = segment.intact_put(location.offset(), key)?;
-        Some(Found { segment, location, frame })
+        let frame = segment.put_of(location.offset(), key)?;
+        frame.is_intact_put().then_some(Found { segment, location, frame })
     }
 
     /// The record at a location that the keydir named under this guard, verified.
@@ -156,55 +167,34 @@ impl Shard {
         )
     }
 
-    /// Compares the key of the record at `location`, and nothing else unless it differs.
+    /// Looks whether the record at a location that the keydir named under this guard is one of `key`.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
         reason = "the read path is one function: results stay in registers"
     )]
-    pub(crate) fn is_record_of(&self, guard: &Guard<'_>, location: Location, key: &[u8]) -> Match {
-        let segment = self.segment_of(guard, location);
-        segment.prefetch(location);
-        if segment.holds_key(location.offset(), key) {
-            return Match::Yes;
-        }
-        Self::is_another(segment, location, key)
-    }
-
-    /// Whether a record with the key's hash bits really is of another key.
-    #[cold]
-    fn is_another(segment: &Segment, location: Location, key: &[u8]) -> Match {
-        match segment.frame(location.offset()) {
-            Ok(frame) if frame.is_intact() && frame.key() != key => Match::No,
-            _ => Match::Damaged,
-        }
-    }
-
-    /// The record at `location`, which is the one of `key` unless it is damaged.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "the read path is one function: results stay in registers"
-    )]
-    pub(crate) fn frame_of<'g>(
+    pub(crate) fn look_at<'g>(
         &self,
         guard: &'g Guard<'_>,
         location: Location,
         key: &[u8],
-    ) -> std::result::Result<Found<'g>, Damage<'g>> {
-        Self::frame_in(self.segment_of(guard, location), location, key)
+    ) -> Candidate<'g> {
+        let segment = self.segment_of(guard, location);
+        segment.prefetch(location);
+        match segment.put_of(location.offset(), key) {
+            Some(frame) => Candidate::Record(Found { segment, location, frame }),
+            None => Self::look_closer(segment, location, key),
+        }
     }
 
-    fn frame_in<'g>(
-        segment: &'g Segment,
-        location: Location,
-        key: &[u8],
-    ) -> std::result::Result<Found<'g>, Damage<'g>> {
+    /// What stands where no put of the key does.
+    #[cold]
+    fn look_closer<'g>(segment: &'g Segment, location: Location, key: &[u8]) -> Candidate<'g> {
         let offset = location.offset();
         match segment.frame(offset) {
-            Ok(frame) if frame.key() == key => Ok(Found { segment, location, frame }),
-            Ok(_) => Err(Damage { segment, offset, header: None }),
-            Err(fault) => Err(Damage { segment, offset, header: Some(fault) }),
+            Ok(frame) if frame.is_intact() && frame.key() != key => Candidate::Another,
+            Ok(_) => Candidate::Damaged(Damage { segment, offset, header: None }),
+            Err(fault) => Candidate::Damaged(Damage { segment, offset, header: Some(fault) }),
         }
     }
 

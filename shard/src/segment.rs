@@ -120,6 +120,16 @@ impl<'a> FrameRef<'a> {
         self.expiry().is_some_and(|at| at <= now())
     }
 
+    /// Whether the bytes match their checksum, for an answer of [`Segment::put_of`].
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
+    pub fn is_intact_put(&self) -> bool {
+        record::put_is_intact(self.bytes, &self.header, self.seed)
+    }
+
     /// Whether the bytes match their checksum.
     #[inline]
     pub fn is_intact(&self) -> bool {
@@ -199,13 +209,13 @@ impl Segment {
         Ok(FrameRef { header, bytes, seed: record::seed(self.salt, offset) })
     }
 
-    /// The frame at `offset`, if it is an intact put of `key`.
+    /// The frame at `offset`, if it is a put of `key`. Its checksum is not looked at.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
         reason = "the read path is one function: results stay in registers"
     )]
-    pub fn intact_put(&self, offset: u64, key: &[u8]) -> Option<FrameRef<'_>> {
+    pub fn put_of(&self, offset: u64, key: &[u8]) -> Option<FrameRef<'_>> {
         let room = self.readable().checked_sub(offset)?;
         if room < HEADER_LEN as u64 {
             return None;
@@ -223,31 +233,8 @@ impl Segment {
         // SAFETY: the range is inside `readable`. Were the header damaged, the slice might reach
         // bytes that the writer is still filling; what is read there fails its checksum.
         let bytes = unsafe { slice::from_raw_parts(start, len) };
-        let seed = record::seed(self.salt, offset);
-        record::put_is_intact(bytes, &header, key, seed).then_some(FrameRef { header, bytes, seed })
-    }
-
-    /// Whether the frame at `offset` says that it holds `key`. Its other bytes are not looked at.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "the read path is one function: results stay in registers"
-    )]
-    pub fn holds_key(&self, offset: u64, key: &[u8]) -> bool {
-        let room = self.readable().saturating_sub(offset);
-        if room < HEADER_LEN as u64 {
-            return false;
-        }
-        // SAFETY: the range is inside `readable`; a location is published after its frame's bytes.
-        let head = unsafe { self.map.bytes(offset, HEADER_LEN) };
-        let head: &[u8; HEADER_LEN] = head.try_into().expect("asked for this many bytes");
-        let place = record::stored_key_range(head);
-        if place.len() != key.len() || place.end as u64 > room {
-            return false;
-        }
-        // SAFETY: as above.
-        let stored = unsafe { self.map.bytes(offset + place.start as u64, key.len()) };
-        stored == key
+        let frame = FrameRef { header, bytes, seed: record::seed(self.salt, offset) };
+        record::frame_has_key(bytes, &header, key).then_some(frame)
     }
 
     /// Asks for the cache lines of the frame at `location`.
@@ -324,9 +311,9 @@ impl Tail {
     ) -> Result<Self> {
         let Sizes { capacity, chunk, headroom } = sizes;
         let (first, least) = (chunk.min(capacity), capacity.min(4096));
-        let allocated = match file.allocate(0, first) {
+        let allocated = match file.allocate_ahead(0, first) {
             Err(fault) if fault.kind() == std::io::ErrorKind::StorageFull && least < first => {
-                file.allocate(0, least).map(|()| least)
+                file.allocate_ahead(0, least).map(|()| least)
             }
             answer => answer.map(|()| first),
         };
@@ -410,13 +397,16 @@ impl Tail {
         }
         let wanted = self.position + len + if spare { self.headroom } else { 0 };
         let grown = wanted.max(self.allocated + self.chunk).min(self.capacity);
-        let grow_to = |to: u64| self.file.allocate(self.allocated, to - self.allocated);
+        let grow_to = |to: u64| self.file.allocate_ahead(self.allocated, to - self.allocated);
         let reached = match grow_to(grown) {
             // A nearly full disk may still have room for less than a whole chunk.
             Err(_) if wanted < grown => grow_to(wanted).map(|()| wanted),
             answer => answer.map(|()| grown),
         };
-        self.allocated = reached.at("allocate", &self.segment.path)?;
+        let reached = reached.at("allocate", &self.segment.path)?;
+        // One call instead of a page fault for every few records.
+        self.segment.map.populate_write(self.allocated, reached - self.allocated);
+        self.allocated = reached;
         self.segment.readable.store(self.allocated, Ordering::Release);
         Ok(())
     }
