@@ -22,6 +22,12 @@ use crate::{Error, Result};
 /// How long work that failed for want of space waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Full segments wait this long for more to be sealed with them: one manifest serves all of a shard.
+const SEAL_AFTER: Duration = Duration::from_millis(500);
+
+/// As many full segments of one shard are sealed at once.
+const SEAL_BATCH: usize = 4;
+
 /// A store without writes for this long is brought to rest.
 const REST_AFTER: Duration = Duration::from_secs(2);
 
@@ -37,6 +43,8 @@ pub(crate) struct Maintenance {
 #[derive(Debug, Default)]
 struct Todo {
     seal: ShardSet,
+    /// When the shards of `seal` are due.
+    seal_at: Option<Duration>,
     merge: ShardSet,
     journal: bool,
     /// When to look whether the store has come to rest.
@@ -64,6 +72,7 @@ impl Maintenance {
         // Whatever the last life left to do is found by looking once.
         let todo = Todo {
             seal: ShardSet::below(shards),
+            seal_at: Some(Duration::ZERO),
             merge: ShardSet::below(shards),
             ..Todo::default()
         };
@@ -116,8 +125,10 @@ impl Maintenance {
         let todo = self.todo();
         let expiry =
             todo.expiry_at.map(|at| now + Duration::from_millis(at.saturating_sub(wall) + 1));
-        let soonest =
-            [todo.sync_at, todo.retry_at, todo.idle_at, expiry].into_iter().flatten().min()?;
+        let soonest = [todo.sync_at, todo.seal_at, todo.retry_at, todo.idle_at, expiry]
+            .into_iter()
+            .flatten()
+            .min()?;
         // Far deadlines are cut, since the wall clock may jump.
         Some(soonest.saturating_sub(now).min(Duration::from_hours(1)))
     }
@@ -132,7 +143,7 @@ impl Maintenance {
     fn take(&self, event: Event) {
         match event {
             Event::Rotation(shard) => {
-                self.todo().seal.insert(shard);
+                self.plan_seal(shard);
                 // Should this fail, the writer makes its segment itself, and hears of the failure.
                 let _ = self.store.shards[usize::from(shard.0)].prepare_ahead();
             }
@@ -147,6 +158,16 @@ impl Maintenance {
             }
             Event::Close => self.todo().is_closing = true,
         }
+    }
+
+    fn plan_seal(&self, shard: ShardId) {
+        let now = self.store.ctx.storage.monotonic();
+        let is_due = self.store.options.background == Background::Manual
+            || self.store.shards[usize::from(shard.0)].ended_segments() >= SEAL_BATCH;
+        let at = if is_due { now } else { now + SEAL_AFTER };
+        let mut todo = self.todo();
+        todo.seal.insert(shard);
+        todo.seal_at = Some(todo.seal_at.map_or(at, |planned| planned.min(at)));
     }
 
     /// Does one piece of work. False if there is none.
@@ -224,8 +245,12 @@ impl Maintenance {
 
     /// Seals in all shards with full segments, in parallel: sealing waits for the disk.
     fn seal(&self) -> Result<bool> {
-        let shards: Vec<ShardId> = std::mem::take(&mut self.todo().seal).iter().collect();
-        let work = |shard: &ShardId| self.store.shards[usize::from(shard.0)].seal_ended();
+        let shards: Vec<ShardId> = self.take_due_seals().iter().collect();
+        let work = |shard: &ShardId| {
+            // Writers wait for segments that are not ready, and sealing takes long.
+            self.absorb();
+            self.store.shards[usize::from(shard.0)].seal_ended()
+        };
         let outcomes: Vec<_> = match self.store.options.background {
             Background::Thread => shards.par_iter().map(work).collect(),
             Background::Manual => shards.iter().map(work).collect(),
@@ -234,11 +259,27 @@ impl Maintenance {
         for (shard, outcome) in shards.iter().zip(outcomes) {
             if let Err(error) = outcome {
                 // Tried again after a while.
-                self.todo().seal.insert(*shard);
+                let now = self.store.ctx.storage.monotonic();
+                let mut todo = self.todo();
+                todo.seal.insert(*shard);
+                todo.seal_at = Some(match self.store.options.background {
+                    Background::Thread => now + RETRY,
+                    Background::Manual => now,
+                });
                 failure = Some(error);
             }
         }
         failure.map_or(Ok(!shards.is_empty()), Err)
+    }
+
+    fn take_due_seals(&self) -> ShardSet {
+        let now = self.store.ctx.storage.monotonic();
+        let mut todo = self.todo();
+        if todo.seal_at.is_none_or(|at| at > now) {
+            return ShardSet::default();
+        }
+        todo.seal_at = None;
+        std::mem::take(&mut todo.seal)
     }
 
     fn take_due_sync(&self) -> bool {

@@ -51,6 +51,8 @@ pub struct Counters {
 struct Queue {
     wanted: ShardSet,
     is_led: bool,
+    /// Threads that wait for the leader.
+    waiting: usize,
 }
 
 #[derive(Debug)]
@@ -97,7 +99,9 @@ impl Committer {
                 queue.wanted.insert(*id);
             }
             if queue.is_led {
+                queue.waiting += 1;
                 queue = self.woken.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue.waiting -= 1;
                 continue;
             }
             queue.is_led = true;
@@ -270,7 +274,11 @@ struct Finish<'a> {
 
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
-        lock(&self.committer.queue).is_led = false;
-        self.committer.woken.notify_all();
+        let mut queue = lock(&self.committer.queue);
+        queue.is_led = false;
+        // Waking is a system call, even where nobody waits.
+        if queue.waiting > 0 {
+            self.committer.woken.notify_all();
+        }
     }
 }

@@ -46,18 +46,12 @@ impl Shard {
                 list_ahead(&self.ctx, manifest, unused)
             })
         };
-        // Ids must be used in order. Who lists new ones holds the lock until they are in the queue;
-        // while there are enough, a rotation need not wait for this manifest.
-        let mut ahead = self.ahead();
-        if ahead.ids.len() < OPEN_AHEAD / 2 {
-            let listed = publish(ahead.ids.len())?;
-            ahead.ids.extend(listed);
-            // Before the writer's lock is taken: its holder may be waiting for this one.
-            drop(ahead);
-        } else {
-            drop(ahead);
-            publish(OPEN_AHEAD)?;
-        }
+        // A rotation meanwhile takes an id that is listed already, and does not wait for this manifest.
+        let listing = self.listing();
+        let unused = self.ahead().ids.len();
+        let listed = publish(if unused < OPEN_AHEAD / 2 { unused } else { OPEN_AHEAD })?;
+        self.ahead().ids.extend(listed);
+        drop(listing);
         let mut writer = self.writer();
         for _ in &ended {
             writer.log.ended.pop_front();

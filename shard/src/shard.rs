@@ -25,8 +25,8 @@ const ENDED_MAX: usize = 16;
 
 /// One shard of an open store.
 ///
-/// Lock order: `upkeep`, `writer`, `ahead`, the catalog's. Writers of several shards are locked in
-/// shard order.
+/// Lock order: `upkeep`, `writer`, `listing`, then `ahead` or the catalog's. Writers of several
+/// shards are locked in shard order.
 #[derive(Debug)]
 pub struct Shard {
     // Constant after construction.
@@ -51,6 +51,8 @@ pub struct Shard {
     /// Held by what seals, merges, snapshots or checkpoints: one of them at a time.
     pub(crate) upkeep: Mutex<()>,
     writer: Mutex<Writer>,
+    /// Held by who lists further segment ids, until they are in the queue: ids are used in order.
+    pub(crate) listing: Mutex<()>,
     pub(crate) ahead: Mutex<Ahead>,
     pub(crate) catalog: Catalog,
     /// Sealed segments with a damaged record: never merged, or its last trace would go.
@@ -186,6 +188,7 @@ impl Shard {
             counters: Counters::default(),
             upkeep: Mutex::new(()),
             writer: Mutex::new(Writer { keydir, log }),
+            listing: Mutex::default(),
             ahead: Mutex::new(Ahead { ids: unused, ready: None }),
             catalog,
             damaged: Mutex::default(),
@@ -199,6 +202,10 @@ impl Shard {
 
     pub(crate) fn ahead(&self) -> MutexGuard<'_, Ahead> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn listing(&self) -> MutexGuard<'_, ()> {
+        self.listing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn damaged(&self) -> MutexGuard<'_, HashSet<SegmentId>> {
@@ -258,6 +265,11 @@ impl Shard {
         let micros = merge_policy::brake_micros(pressure).max(backlog.min(20_000));
         self.brake_micros.store(micros, Ordering::Relaxed);
         pressure
+    }
+
+    /// Full segments that wait to be sealed.
+    pub fn ended_segments(&self) -> usize {
+        self.writer().log.ended.len()
     }
 
     /// The last record of the log.

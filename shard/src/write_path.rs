@@ -457,24 +457,46 @@ impl Shard {
 
     /// The next segment: the one made ready, or a new one.
     fn take_ahead(&self, len: u64, spare: bool) -> Result<Active> {
-        let mut ahead = self.ahead();
-        if let Some(active) = ahead.ready.take() {
-            if active.tail.fits(len, spare) {
+        loop {
+            let mut ahead = self.ahead();
+            if let Some(active) = ahead.ready.take() {
+                if active.tail.fits(len, spare) {
+                    return Ok(active);
+                }
+                self.discard(&active);
+            }
+            if let Some(active) = self.create_log_segment(&mut ahead, len)? {
                 return Ok(active);
             }
-            self.discard(&active);
+            drop(ahead);
+            self.list_ids()?;
         }
-        self.create_log_segment(&mut ahead, len)
     }
 
     /// Makes the next segment ready, if it is not.
     pub fn prepare_ahead(&self) -> Result<()> {
         self.ctx.poison.check()?;
-        let mut ahead = self.ahead();
-        if ahead.ready.is_none() {
-            let active = self.create_log_segment(&mut ahead, 0)?;
-            active.tail.segment().map().populate_write(0, active.tail.allocated());
-            ahead.ready = Some(active);
+        loop {
+            let mut ahead = self.ahead();
+            if ahead.ready.is_some() {
+                return Ok(());
+            }
+            if let Some(active) = self.create_log_segment(&mut ahead, 0)? {
+                active.tail.segment().map().populate_write(0, active.tail.allocated());
+                ahead.ready = Some(active);
+                return Ok(());
+            }
+            drop(ahead);
+            self.list_ids()?;
+        }
+    }
+
+    /// Lists segment ids in the manifest if there are none left.
+    fn list_ids(&self) -> Result<()> {
+        let _listing = self.listing();
+        if self.ahead().ids.is_empty() {
+            let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))?;
+            self.ahead().ids.extend(listed);
         }
         Ok(())
     }
@@ -493,14 +515,11 @@ impl Shard {
         let _ = self.ctx.storage.remove(&segment.path);
     }
 
-    fn create_log_segment(&self, ahead: &mut Ahead, len: u64) -> Result<Active> {
+    /// A new segment. None if no listed id is left for it.
+    fn create_log_segment(&self, ahead: &mut Ahead, len: u64) -> Result<Option<Active>> {
         let sizes = self.sizes(len)?;
         let (id, salt, path, file) = loop {
-            if ahead.ids.is_empty() {
-                let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))?;
-                ahead.ids.extend(listed);
-            }
-            let &(id, salt) = ahead.ids.front().expect("some were just listed");
+            let Some(&(id, salt)) = ahead.ids.front() else { return Ok(None) };
             let path = self.dir.join(caskade_codec::names::segment(id));
             match self.ctx.storage.create(&path) {
                 // Something that is not ours has the name. It stays, and the id is never used.
@@ -518,7 +537,7 @@ impl Shard {
                 ahead.ids.pop_front();
                 let file = Arc::clone(tail.file());
                 let file = Arc::new(LogFile::new(Arc::clone(tail.segment()), file, false));
-                Ok(Active { tail, file })
+                Ok(Some(Active { tail, file }))
             }
             Err(error) => {
                 self.segments.release(slot);
