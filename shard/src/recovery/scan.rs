@@ -332,11 +332,14 @@ impl ShardScan {
                 let ends =
                     journal.ranges(self.id, entry.id).iter().map(|(at, b)| at + b.len() as u64);
                 // A header alone is no loss: a segment without records is removed.
-                if ends.max().is_none_or(|end| end <= HEADER_LEN as u64) {
+                if ends.max().is_none_or(|end| end <= HEADER_LEN as u64)
+                    || planted!("missing-segment")
+                {
                     return Ok(None);
                 }
                 return Err(Error::MissingSegment { shard: self.id, segment: entry.id, path });
             }
+            Err(_) if planted!("error-as-missing") => return Ok(None),
             // A directory or a link of that name is not ours; the id will not be used.
             Err(_) if !is_plain_file(ctx, &self.dir, entry.id) => return Ok(None),
             Err(fault) => return Err(Error::io("open", &path, fault)),
@@ -418,7 +421,9 @@ impl ShardScan {
             let fault = scan.rest.fault.take();
             // Numbers without a gap prove that nothing is missing: what stands behind the last
             // record here is what the device held before, and the journal restored the rest.
-            if firsts[index + 1..].iter().flatten().next() == Some(&expected) {
+            if firsts[index + 1..].iter().flatten().next() == Some(&expected)
+                && !planted!("rubbish-ends-log")
+            {
                 continue;
             }
             if let Some(reason) = fault.or_else(|| incomplete.map(|_| "a batch is cut off".into()))
@@ -445,7 +450,8 @@ impl ShardScan {
             return Ok(());
         }
         self.is_cut = true;
-        let durable = self.manifest.horizon.max(broken.vouched.unwrap_or(Seqno::NONE));
+        let vouched = broken.vouched.filter(|_| !planted!("evidence-ignored"));
+        let durable = self.manifest.horizon.max(vouched.unwrap_or(Seqno::NONE));
         let is_corruption = durable >= broken.expected;
         let open = &self.open[broken.index];
         let (segment, offset) = (open.entry.id, broken.offset);
@@ -696,7 +702,9 @@ fn read_hint(
     };
     let hint = Hint::open(&bytes).map_err(|fault| refuse(&fault))?;
     let binding = Binding { uuid: ctx.uuid, shard: segment.shard, id: entry.id, role: entry.role };
-    if hint.header().binding != binding || hint.header().sealed != *sealed {
+    if (hint.header().binding != binding || hint.header().sealed != *sealed)
+        && !planted!("hint-unbound")
+    {
         return Err(refuse(&"it is of another segment"));
     }
     let mut candidates = Vec::with_capacity(sealed.records as usize);
