@@ -137,6 +137,9 @@ impl ShardScan {
         };
         scan.read_sealed(ctx, request)?;
         scan.read_open(ctx, request, journal)?;
+        if request.read_only {
+            scan.refuse_if_overtaken(ctx)?;
+        }
         scan.follow_log(request)?;
         if request.mode == RecoveryMode::Strict {
             scan.refuse_any_doubt()?;
@@ -377,6 +380,19 @@ impl ShardScan {
             return Err(segment.corrupt(0, reason));
         }
         Ok(Some(OpenFound { segment, file, file_len, scan }))
+    }
+
+    /// Beside a living writer, a segment that was not there may have been written, sealed and merged
+    /// away since the manifest was read. The answer tells the opener to begin anew.
+    fn refuse_if_overtaken(&self, ctx: &Context) -> Result<()> {
+        let (now, _) = read_manifest(ctx, self.id, &self.dir)?;
+        let is_open = |id| now.segments.iter().any(|e| e.id == id && e.state == State::Open);
+        let overtaken = self.open.iter().find(|o| o.found.is_none() && !is_open(o.entry.id));
+        overtaken.map_or(Ok(()), |open| {
+            let segment = open.entry.id;
+            let path = self.dir.join(names::segment(segment));
+            Err(Error::MissingSegment { shard: self.id, segment, path })
+        })
     }
 
     /// Walks along the open segments until the log ends, and cuts it at the first bad place.

@@ -5,4 +5,5 @@
 mod damage;
 mod limits;
 mod opening;
+mod readers;
 mod refusals;
