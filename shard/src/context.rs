@@ -128,3 +128,27 @@ impl Context {
         let _ = self.events.send(event);
     }
 }
+
+#[cfg(test)]
+impl Context {
+    /// A store of one shard on a simulated disk.
+    pub(crate) fn for_tests(disk: &crate::storage::sim::SimDisk) -> Arc<Self> {
+        Arc::new(Self {
+            storage: disk.storage(),
+            path: "/store".into(),
+            uuid: StoreUuid([7; 16]),
+            shards: 1,
+            hasher: KeyHasher::new(&[3; caskade_codec::hash::SECRET_LEN]),
+            reclaim: Arc::new(Reclaim::new()),
+            poison: Poison::default(),
+            config: Config {
+                segment_bytes_max: 4096,
+                segment_bytes_min: 4096,
+                max_space_amp: 1.5,
+                journal_bytes: 8 << 10,
+                merge_bytes_per_sec: None,
+            },
+            events: crossbeam_channel::unbounded().0,
+        })
+    }
+}

@@ -165,3 +165,35 @@ impl FromIterator<ShardId> for ShardSet {
         set
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use caskade_codec::ids::{SegmentId, StoreUuid};
+    use caskade_codec::segment::{Header, Role};
+
+    use super::*;
+    use crate::segment::{Sizes, Tail};
+    use crate::storage::sim::{Repeat, SimDisk};
+
+    /// Two threads want to sync: the second one had looked at the poison before the first failed.
+    #[test]
+    fn a_file_whose_sync_failed_is_never_synced_again() {
+        let disk = SimDisk::new(1);
+        let ctx = Context::for_tests(&disk);
+        let path = PathBuf::from("/1.seg");
+        let file = ctx.storage.create(&path).unwrap();
+        let (shard, id) = (ShardId(0), SegmentId(1));
+        let header = Header { uuid: StoreUuid([7; 16]), shard, id, role: Role::Log, salt: 1 };
+        let sizes = Sizes { capacity: 4096, chunk: 4096, headroom: 0 };
+        let mut tail = Tail::create(Arc::clone(&file), &header, 0, path, sizes).unwrap();
+        tail.write(8, |_, out| out.fill(1)).unwrap();
+        let log = LogFile::new(Arc::clone(tail.segment()), file, false);
+        disk.faults().clear();
+        disk.faults().fail_call(1, Repeat::Once, 5);
+        assert!(log.sync_to(&ctx, tail.position()).is_err());
+        assert_eq!(disk.faults().calls(), 1);
+        assert!(log.sync_to(&ctx, tail.position()).is_err(), "the pages may be gone by now");
+        assert_eq!(disk.faults().calls(), 1, "not one call more");
+        assert!(!log.is_durable_to(1));
+    }
+}
