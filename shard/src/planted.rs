@@ -37,6 +37,8 @@ pub const BUGS: &[(&str, &str)] = &[
     ("leftovers-first", "recovery removes files before the manifest that disowns them is durable"),
     ("empty-segment-shadows", "a segment that was found empty stays in the table"),
     ("rubbish-ends-log", "what the device held before behind a segment's end ends the log"),
+    ("sealed-behind-cut-kept", "sealed segments behind a broken batch stay (28)"),
+    ("header-counts", "a missing segment of which the journal has only the header is a loss"),
     ("evidence-ignored", "damage below what a marker vouches for counts as a torn tail"),
     ("read-only-repairs", "a read-only open repairs the store"),
     // What is durable when.

@@ -39,6 +39,7 @@ mod config;
 mod model;
 mod regressions;
 mod run;
+mod worlds;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
