@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 
 use crate::error::{Error, Result};
 use crate::reclaim::Reclaim;
-use crate::storage::Storage;
+use crate::storage::{self, Storage};
 
 /// Sizes and bounds, constant while the store is open.
 #[derive(Debug, Clone)]
@@ -116,11 +116,15 @@ impl Context {
         Ok(u32::from_le_bytes(bytes))
     }
 
-    /// Makes the names in a directory durable. A failure poisons the store.
+    /// Makes the names in a directory durable. A sync that failed poisons the store. One that could
+    /// not begin, for want of a file handle, changed nothing: the caller may try again.
     pub fn sync_dir(&self, dir: &Path) -> Result<()> {
-        self.storage
-            .sync_dir(dir)
-            .map_err(|fault| self.poison.latch(format_args!("fsync of {}: {fault}", dir.display())))
+        self.storage.sync_dir(dir).map_err(|fault| {
+            if storage::is_out_of_handles(&fault) {
+                return Error::io("sync", dir, fault);
+            }
+            self.poison.latch(format_args!("fsync of {}: {fault}", dir.display()))
+        })
     }
 
     /// Announces work; a store that is closing no longer listens, and that is fine.

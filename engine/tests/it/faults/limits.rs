@@ -192,6 +192,29 @@ fn too_many_open_files_are_an_error_and_no_loss() {
     rig.prove();
 }
 
+/// Without a handle a directory cannot be synced. That is no failed sync: nothing is lost, and with
+/// handles again the same write becomes durable, without reopening.
+#[test]
+fn a_sync_that_finds_no_handle_may_be_tried_again() {
+    for op in [Op::SyncDir, Op::Create] {
+        let mut rig = Rig::new();
+        rig.put("before", "there");
+        rig.disk.faults().set_rule(move |call| {
+            if call.op == op { Verdict::Fail(EMFILE) } else { Verdict::Proceed }
+        });
+        let durably = WriteOptions::new().durability(Durability::Sync);
+        // In a segment of its own, whose name must be synced.
+        let error = rig.db().put_with(b"large", &[1; 9000], durably).expect_err("no handles");
+        assert!(matches!(error, Error::Indeterminate { .. } | Error::Io { .. }), "{op:?}: {error}");
+        assert_eq!(rig.db().poisoned(), None);
+        rig.disk.faults().clear();
+        rig.put_durably("large", vec![2; 9000]);
+        rig.power_cut(&mut |_: &Pending<'_>| false);
+        rig.open();
+        rig.prove();
+    }
+}
+
 /// Order never depends on the clock; only TTLs read it.
 #[test]
 fn a_jumping_clock_changes_no_order() {

@@ -148,10 +148,10 @@ fn reach(
 }
 
 mod tests {
-    use super::{Action, Held, Operation, State, check};
+    use super::{Action, Held, Operation, check};
 
-    fn held(id: u64) -> State {
-        Some(Held { id, expiry: None })
+    const fn value(id: u64) -> Held {
+        Held { id, expiry: None }
     }
 
     fn until(id: u64, at: u64) -> Action {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn put(id: u64) -> Action {
-        Action::Put(Held { id, expiry: None })
+        Action::Put(value(id))
     }
 
     fn op(call: u64, end: u64, action: Action) -> Operation {
@@ -192,7 +192,7 @@ mod tests {
         let back = [op(1, 2, put(1)), op(3, 4, delete), read(5, 6, Some(1))];
         assert!(!is_right(&back), "a resurrection");
         assert!(!is_right(&[op(1, 2, delete)]), "nothing was there");
-        assert!(check(held(3), &[read(1, 2, Some(3))]).is_ok());
+        assert!(check(Some(value(3)), &[read(1, 2, Some(3))]).is_ok());
     }
 
     #[test]
@@ -210,13 +210,14 @@ mod tests {
     #[test]
     fn conditional_writes_are_one_step() {
         let swap = |call, end, expected, new, swapped| {
-            op(call, end, Action::Swap { expected, new: held(new), swapped })
+            op(call, end, Action::Swap { expected, new: Some(value(new)), swapped })
         };
         let begin = op(1, 2, put(1));
         assert!(is_right(&[begin, swap(3, 9, Some(1), 2, true), swap(4, 8, Some(1), 3, false)]));
         assert!(!is_right(&[begin, swap(3, 9, Some(1), 2, true), swap(4, 8, Some(1), 3, true)]));
         assert!(!is_right(&[begin, swap(3, 4, Some(1), 2, false)]), "refused for no reason");
-        let update = |call, end, seen, new| op(call, end, Action::Update { seen, new: held(new) });
+        let update =
+            |call, end, seen, new| op(call, end, Action::Update { seen, new: Some(value(new)) });
         assert!(is_right(&[begin, update(3, 9, Some(1), 2), update(4, 8, Some(2), 3)]));
         assert!(!is_right(&[begin, update(3, 9, Some(1), 2), update(4, 8, Some(1), 3)]), "lost");
     }
@@ -244,7 +245,7 @@ mod tests {
         assert!(!is_right(&[short, between, at(151, read(10, 11, Some(1)))]), "back again");
         let older = [op(1, 2, put(1)), op(3, 4, until(2, 150)), at(160, read(5, 6, Some(1)))];
         assert!(!is_right(&older), "an expired value uncovers an older one");
-        let absent = Action::Swap { expected: None, new: held(5), swapped: true };
+        let absent = Action::Swap { expected: None, new: Some(value(5)), swapped: true };
         assert!(is_right(&[short, at(150, op(3, 4, absent)), at(150, read(5, 6, Some(5)))]));
         assert!(!is_right(&[short, at(149, op(3, 4, absent))]));
     }

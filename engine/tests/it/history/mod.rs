@@ -242,7 +242,7 @@ fn churn(world: &World, db: &Db, seed: u64) {
         world.disk.advance(1);
         let _ = match dice.below(8) {
             0 => db.compact(),
-            _ => db.merge_chosen(|_, id| (id + seed) % 3 > 0),
+            _ => db.merge_chosen(|_, id| !(id + seed).is_multiple_of(3)),
         };
         std::thread::sleep(Duration::from_micros(dice.below(300)));
     }
@@ -301,7 +301,7 @@ fn live(world: &World, seed: u64, ops: u64, is_killed: bool) -> (Vec<Noted>, Opt
     for (end, error) in errors {
         assert!(killed.is_some_and(|killed| end > killed), "{error}");
     }
-    if killed.is_none() && seed % 2 == 0 {
+    if killed.is_none() && seed.is_multiple_of(2) {
         db.close().expect("closes");
     }
     (noted, killed, merges)
