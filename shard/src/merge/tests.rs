@@ -383,6 +383,10 @@ fn an_expired_version_never_uncovers_an_older_one() {
         life.compare();
     }
     life.prove();
+    // The one that hides goes first, and the other is read again.
+    let (life, _, second) = expired();
+    life.merge(&[second]);
+    life.prove();
     // Each alone, in both orders, and both together.
     let (life, first, second) = expired();
     life.merge(&[second]);
