@@ -88,6 +88,10 @@ fn a_read_only_open_writes_nothing() {
     let db = Db::builder(&home).shards(2).open().unwrap();
     fill(&db, &model);
     db.close().unwrap();
+    // What a writer would clear up.
+    for name in ["0000009999.seg", "0000009999.hint", "MANIFEST.tmp"] {
+        std::fs::write(home.join("shard-000").join(name), b"leftover").unwrap();
+    }
     let listing = || {
         let mut all = Vec::new();
         let mut dirs = vec![home.clone()];
