@@ -9,6 +9,7 @@ use crate::rig::{Rig, tiny};
 
 const EIO: i32 = 5;
 const EMFILE: i32 = 24;
+const ENOSPC: i32 = 28;
 
 /// Fills the disk, and answers how many keys found a place.
 fn fill(rig: &mut Rig) -> u32 {
@@ -176,6 +177,36 @@ fn an_error_of_the_device_is_rolled_back() {
         rig.compare();
         rig.prove();
     }
+}
+
+/// A batch that one shard could not take leaves no trace in the other, which had taken its part.
+#[test]
+fn a_batch_without_space_in_one_shard_leaves_nothing_in_the_other() {
+    let mut rig = Rig::with(tiny(2));
+    for key in 0..8_u8 {
+        rig.put([key], [key; 50]);
+    }
+    for round in 0..4_u8 {
+        rig.disk.faults().set_rule(|call| {
+            let is_new = matches!(call.op, Op::Create | Op::Allocate);
+            let is_there = call.path.starts_with("/db/shard-001");
+            if is_new && is_there { Verdict::Fail(ENOSPC) } else { Verdict::Proceed }
+        });
+        let mut batch = Batch::new();
+        for key in 0..20_u8 {
+            batch.put(&[key], &[0xbb; 300]);
+        }
+        let error = rig.db().write(&batch).expect_err("no space in the second shard");
+        assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+        rig.compare();
+        rig.disk.faults().clear();
+        for key in 0..8_u8 {
+            rig.put([key], [key + round; 50]);
+        }
+        rig.restart();
+        rig.compare();
+    }
+    rig.prove();
 }
 
 #[test]
