@@ -24,11 +24,7 @@ impl Found<'_> {
     /// Fails if the record's bytes do not match their checksum.
     #[inline]
     pub fn verify(&self) -> Result<()> {
-        if self.frame.is_intact() || planted!("checksum-unchecked") {
-            Ok(())
-        } else {
-            Err(self.damage())
-        }
+        if self.frame.is_intact() { Ok(()) } else { Err(self.damage()) }
     }
 
     #[cold]
