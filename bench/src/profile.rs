@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use bench::workload::{Uniform, Values, absent_key, key};
-use caskade::Db;
+use caskade::{Db, Durability, WriteOptions};
 
 use crate::Outcome;
 use crate::args::Args;
@@ -52,6 +52,18 @@ fn measured(db: &Db, values: &Values, what: &str, args: &Args) -> Outcome<()> {
                     out.extend_from_slice(value.unwrap_or_default());
                     black_box(&out);
                 })?;
+            }
+        }
+        "durable" => {
+            let options = WriteOptions::new().durability(Durability::Sync);
+            for version in 0..args.ops {
+                let i = order.draw();
+                db.put_with(&key(i), values.get(i, version), options)?;
+            }
+        }
+        "load" => {
+            for i in args.keys..args.keys + args.ops {
+                db.put(&key(i), values.get(i, 0))?;
             }
         }
         "put" => {

@@ -1,6 +1,8 @@
 //! The one checksum of the format: CRC-32C (Castagnoli, reflected, initial value and final
 //! exclusive-or all ones).
 
+mod short;
+
 use std::ops::Range;
 
 /// CRC-32C of `bytes`.
@@ -15,6 +17,15 @@ pub fn of(bytes: &[u8]) -> u32 {
 #[inline]
 #[must_use]
 pub fn extend(crc: u32, bytes: &[u8]) -> u32 {
+    if bytes.len() < MIDDLE_LEN_MIN { short::extend(crc, bytes) } else { extend_more(crc, bytes) }
+}
+
+/// Each implementation is quicker than the one before from its length on, and costs more to begin.
+const MIDDLE_LEN_MIN: usize = 256;
+const LONG_LEN_MIN: usize = 1024;
+
+#[inline(never)]
+fn extend_more(crc: u32, bytes: &[u8]) -> u32 {
     if bytes.len() < LONG_LEN_MIN {
         crc32c::crc32c_append(crc, bytes)
     } else {
@@ -22,10 +33,6 @@ pub fn extend(crc: u32, bytes: &[u8]) -> u32 {
     }
 }
 
-/// From this length on the second implementation is quicker, although it costs more to begin.
-const LONG_LEN_MIN: usize = 1024;
-
-#[inline(never)]
 fn extend_long(crc: u32, bytes: &[u8]) -> u32 {
     let algorithm = crc_fast::CrcAlgorithm::Crc32Iscsi;
     let mut digest = crc_fast::Digest::new_with_init_state(algorithm, u64::from(!crc));
@@ -114,14 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn both_implementations_agree() {
+    fn all_implementations_agree() {
         let bytes: Vec<u8> = (0..5000_u32).map(|i| (i * 31 % 251) as u8).collect();
         for start in [0, 1, 7, 8, 63] {
-            for len in [0, 1, 8, 100, 255, 256, 257, 1023, 1024, 1025, 2048, 4099] {
+            for len in [0, 1, 3, 4, 7, 8, 9, 13, 100, 255, 256, 257, 1023, 1024, 1025, 2048, 4099] {
                 for crc in [0, 1, 0xDEAD_BEEF, u32::MAX] {
                     let bytes = &bytes[start..start + len];
-                    let short = crc32c::crc32c_append(crc, bytes);
-                    assert_eq!(extend_long(crc, bytes), short, "{start} {len} {crc:08x}");
+                    let sum = crc32c::crc32c_append(crc, bytes);
+                    assert_eq!(short::extend(crc, bytes), sum, "{start} {len} {crc:08x}");
+                    assert_eq!(extend_long(crc, bytes), sum, "{start} {len} {crc:08x}");
                 }
             }
         }

@@ -242,11 +242,11 @@ mod tests {
     fn header_round_trips() {
         assert_eq!(Header::decode(&HEADER.encode()), Ok(HEADER));
         let mut b = HEADER.encode();
-        b[VERSION_AT] = 2;
+        b[VERSION_AT] = FORMAT_VERSION as u8 + 1;
         assert_eq!(Header::decode(&b), Err(Fault::Checksum));
         let crc = checksum::of(&b[..CRC_AT]);
         bytes::put_u32(&mut b, CRC_AT, crc);
-        assert_eq!(Header::decode(&b), Err(Fault::Version(2)));
+        assert_eq!(Header::decode(&b), Err(Fault::Version(FORMAT_VERSION + 1)));
         b[0] = 0;
         assert_eq!(Header::decode(&b), Err(Fault::Magic));
         assert_eq!(Header::decode(&b[..63]), Err(Fault::Length));

@@ -178,14 +178,14 @@ mod tests {
     #[test]
     fn a_newer_version_is_named() {
         let mut block = encode(MAGIC, b"unknown")[4096..].to_vec();
-        block[VERSION_AT] = 2;
+        block[VERSION_AT] = FORMAT_VERSION as u8 + 1;
         let crc_at = block.len() - CRC_LEN;
         let crc = checksum::of(&block[..crc_at]);
         bytes::put_u32(&mut block, crc_at, crc);
-        assert_eq!(decode(MAGIC, &block), Err(Fault::Version(2)));
+        assert_eq!(decode(MAGIC, &block), Err(Fault::Version(FORMAT_VERSION + 1)));
         let mut only_second = vec![0; 4096];
         only_second.extend_from_slice(&block);
-        assert_eq!(decode(MAGIC, &only_second), Err(Fault::Version(2)));
+        assert_eq!(decode(MAGIC, &only_second), Err(Fault::Version(FORMAT_VERSION + 1)));
     }
 
     #[test]

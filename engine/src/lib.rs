@@ -32,9 +32,9 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod buffer;
 mod checkpoint;
 mod compress;
-mod counters;
 mod db;
 mod iter;
 mod maintenance;

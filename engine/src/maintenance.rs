@@ -205,7 +205,7 @@ impl Maintenance {
         if todo.idle_at.is_none_or(|at| at > now) {
             return false;
         }
-        let writes = self.store.ops.puts.sum();
+        let writes = self.store.writes();
         let is_at_rest = writes == todo.writes_seen;
         todo.writes_seen = writes;
         todo.idle_at = (!is_at_rest).then(|| now + REST_AFTER);

@@ -27,37 +27,49 @@ fn is_compressed(found: &Found<'_>) -> bool {
 #[inline]
 pub(crate) fn with_value<T>(found: &Found<'_>, visit: impl FnOnce(&[u8]) -> T) -> Result<T> {
     if is_compressed(found) {
-        Ok(visit(&decompress(found)?))
+        // By value, so that a plain record is never put together in memory.
+        Ok(visit(&decompress(*found)?))
     } else {
         Ok(visit(found.frame.value()))
     }
 }
 
 impl Store {
-    #[inline]
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+    /// What `then` makes of the record of `key`, if it has one that is not expired.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
+    fn read<T>(
+        &self,
+        key: &[u8],
+        then: impl FnOnce(&Shard, &Guard<'_>, Found<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
         self.check_open()?;
-        self.ops.gets.add(1);
         let (hash, shard) = self.route(key);
         let guard = self.ctx.reclaim.enter();
-        match self.find_unexpired(shard, &guard, hash, key)? {
-            Some(found) => {
-                Value::new(&found, shard.id, || shard.share_segment(&found, &guard)).map(Some)
+        guard.count_reads(1);
+        shard.find_then(&guard, hash, key, |found| {
+            if found.frame.is_expired(|| self.now_ms()) {
+                return Ok(None);
             }
-            None => Ok(None),
-        }
+            then(shard, &guard, found).map(Some)
+        })
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.read(key, |shard, guard, found| {
+            Value::new(&found, shard.id, || shard.share_segment(&found, guard))
+        })
     }
 
     #[inline]
     pub(crate) fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
-        self.check_open()?;
-        self.ops.gets.add(1);
         out.clear();
-        let (hash, shard) = self.route(key);
-        let guard = self.ctx.reclaim.enter();
-        let Some(found) = self.find_unexpired(shard, &guard, hash, key)? else { return Ok(false) };
-        with_value(&found, |value| out.extend_from_slice(value))?;
-        Ok(true)
+        let copy = |value: &[u8]| out.extend_from_slice(value);
+        Ok(self.read(key, |_, _, found| with_value(&found, copy))?.is_some())
     }
 
     pub(crate) fn get_many<'s, K: AsRef<[u8]>>(
@@ -66,20 +78,34 @@ impl Store {
         mut visit: impl FnMut(usize, Option<(Found<'_>, &'s Shard, &Guard<'_>)>) -> Result<()>,
     ) -> Result<()> {
         self.check_open()?;
-        self.ops.gets.add(keys.len() as u64);
         for (group, keys) in keys.chunks(GROUP).enumerate() {
             let guard = self.ctx.reclaim.enter();
+            guard.count_reads(keys.len() as u64);
             let mut routes = [(0, &self.shards[0]); GROUP];
             for (route, key) in routes.iter_mut().zip(keys) {
                 *route = self.route(key.as_ref());
                 route.1.prefetch_slot(&guard, route.0);
             }
-            for (hash, shard) in &routes[..keys.len()] {
-                shard.prefetch_record(&guard, *hash);
+            let mut guesses = [None; GROUP];
+            for (guess, (hash, shard)) in guesses.iter_mut().zip(&routes[..keys.len()]) {
+                *guess = shard.guess(&guard, *hash);
             }
             for (index, (key, (hash, shard))) in keys.iter().zip(routes).enumerate() {
-                let found = self.find_unexpired(shard, &guard, hash, key.as_ref())?;
-                visit(group * GROUP + index, found.map(|found| (found, shard, &guard)))?;
+                let at = group * GROUP + index;
+                let key = key.as_ref();
+                let mut is_found = false;
+                if let Some(guess) = guesses[index] {
+                    shard.find_guessed_then(&guard, guess, hash, key, |found| {
+                        is_found = !found.frame.is_expired(|| self.now_ms());
+                        if is_found {
+                            visit(at, Some((found, shard, &guard)))?;
+                        }
+                        Ok(Some(()))
+                    })?;
+                }
+                if !is_found {
+                    visit(at, None)?;
+                }
             }
         }
         Ok(())

@@ -86,9 +86,9 @@ pub struct Stats {
     pub journal_bytes: u64,
     /// Writers that waited for a commit; over `commits` it is the mean group size.
     pub commit_waiters: u64,
-    /// Get calls and keys of `get_many`, approximately.
+    /// Get calls and keys of `get_many`; approximately, where there are very many threads.
     pub gets: u64,
-    /// Puts, deletes and conditional writes, approximately.
+    /// Puts and deletes, those of batches and conditional writes too.
     pub puts: u64,
     /// How long the open took.
     pub open_millis: u64,
@@ -173,8 +173,8 @@ impl Stats {
             journal_commits: load(&counters.journal_commits),
             journal_bytes: load(&counters.journal_bytes),
             commit_waiters: load(&counters.waiters),
-            gets: store.ops.gets.sum(),
-            puts: store.ops.puts.sum(),
+            gets: store.ctx.reclaim.reads(),
+            puts: store.writes(),
             open_millis: store.report.elapsed.as_millis() as u64,
             brake_micros: store.shards.iter().map(Shard::brake_micros).max().unwrap_or(0),
             is_poisoned: store.ctx.poison.is_latched(),

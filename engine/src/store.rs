@@ -13,7 +13,6 @@ use caskade_shard::merge::Surroundings;
 use caskade_shard::shard::Shard;
 use caskade_shard::storage::LockGuard;
 
-use crate::counters::Ops;
 use crate::options::{Background, Builder, Durability};
 use crate::reserve::Reserve;
 use crate::stats::OpenReport;
@@ -28,8 +27,6 @@ pub(crate) struct Store {
     pub(crate) committer: Committer,
     pub(crate) options: Builder,
     pub(crate) report: OpenReport,
-    /// Counts of operations.
-    pub(crate) ops: Ops,
     /// Space for a full disk.
     pub(crate) reserve: Reserve,
     /// The lock on the directory; none where the store is read-only.
@@ -64,7 +61,6 @@ impl Store {
             committer,
             options,
             report,
-            ops: Ops::default(),
             reserve: Reserve::default(),
             lock: std::sync::Mutex::new(lock),
             state: OPEN.into(),
@@ -79,6 +75,11 @@ impl Store {
         let hash = self.ctx.hasher.hash(key);
         let shard = shard_of(hash, self.shards.len() as u64);
         (hash, &self.shards[usize::from(shard.0)])
+    }
+
+    /// Puts and deletes since the open.
+    pub(crate) fn writes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.counters.writes.load(Ordering::Relaxed)).sum()
     }
 
     /// Fails once the store is closed.
@@ -108,7 +109,6 @@ impl Store {
         durability: Option<Durability>,
         bytes: u64,
     ) -> Result<()> {
-        self.ops.puts.add(1);
         // One load of a line that hardly ever changes; the rest is for the first write after a sync.
         if !self.is_dirty.load(Ordering::Relaxed) && !self.is_dirty.swap(true, Ordering::AcqRel) {
             self.ctx.announce(caskade_shard::context::Event::Awake);

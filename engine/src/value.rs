@@ -9,12 +9,14 @@ use caskade_codec::record::Flags;
 use caskade_shard::read_path::Found;
 use caskade_shard::segment::Segment;
 
+use crate::buffer::Buffer;
 use crate::compress;
 use crate::version::Version;
 use crate::{Error, Result};
 
-/// Values up to this length are copied into the handle.
-const INLINE_MAX: usize = 110;
+/// Values up to this length are copied: threads that read the same segment would meet at its
+/// reference count.
+const COPIED_MAX: usize = 1024;
 
 /// A value as it was when it was read.
 ///
@@ -30,9 +32,8 @@ pub struct Value {
 
 #[derive(Clone)]
 enum Repr {
-    Inline { len: u8, bytes: [u8; INLINE_MAX] },
+    Copied(Buffer),
     Mapped { segment: Arc<Segment>, start: u64, end: u64 },
-    Owned(Arc<[u8]>),
 }
 
 impl Value {
@@ -48,11 +49,9 @@ impl Value {
         let version = Version::new(shard, header.seqno);
         let expiry = found.frame.expiry();
         let repr = if header.flags.contains(Flags::LZ4) || header.flags.contains(Flags::ZSTD) {
-            Repr::Owned(decompress(found)?.into())
-        } else if stored.len() <= INLINE_MAX {
-            let mut bytes = [0; INLINE_MAX];
-            bytes[..stored.len()].copy_from_slice(stored);
-            Repr::Inline { len: stored.len() as u8, bytes }
+            Repr::Copied(decompress(*found)?.into())
+        } else if stored.len() <= COPIED_MAX {
+            Repr::Copied(Buffer::copied(stored))
         } else {
             let segment = segment();
             let start = found.location.offset() + header.value_range().start as u64;
@@ -64,8 +63,7 @@ impl Value {
     /// What is known of a value without looking at it.
     pub(crate) fn empty(found: &Found<'_>, shard: ShardId) -> Self {
         let version = Version::new(shard, found.frame.header.seqno);
-        let repr = Repr::Inline { len: 0, bytes: [0; INLINE_MAX] };
-        Self { repr, version, expiry: found.frame.expiry() }
+        Self { repr: Repr::Copied(Buffer::copied(&[])), version, expiry: found.frame.expiry() }
     }
 
     /// The version of the write that stored it; see [`Db::put_if_version`](crate::Db::put_if_version).
@@ -82,7 +80,8 @@ impl Value {
 }
 
 /// The bytes behind a compressed record.
-pub(crate) fn decompress(found: &Found<'_>) -> Result<Vec<u8>> {
+#[cold]
+pub(crate) fn decompress(found: Found<'_>) -> Result<Vec<u8>> {
     let frame = &found.frame;
     compress::decompress(frame.header.flags, frame.value()).map_err(|fault| match fault {
         compress::Fault::NotBuilt(codec) => Error::Compression { codec },
@@ -96,9 +95,8 @@ impl Deref for Value {
     #[inline]
     fn deref(&self) -> &[u8] {
         match &self.repr {
-            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Copied(bytes) => bytes,
             Repr::Mapped { segment, start, end } => &segment.published(*end)[*start as usize..],
-            Repr::Owned(bytes) => bytes,
         }
     }
 }

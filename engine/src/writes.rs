@@ -96,7 +96,9 @@ impl Store {
         let stored = self.stored(value, options.expiry)?;
         let (hash, shard) = self.route(key);
         let op = Op { hash, key, change: stored.change() };
-        let seqno = shard.lock()?.apply(&op, |_| Ok(true))?.expect("an unconditional write");
+        // What the lookup reads is on its way while the lock is taken and the record is written.
+        shard.prefetch_slot(&self.ctx.reclaim.enter(), hash);
+        let seqno = shard.lock()?.apply(&op)?;
         self.acknowledge(&[(shard.id, seqno)], options.durability, value.len() as u64)?;
         Ok(Version::new(shard.id, seqno))
     }
@@ -109,7 +111,7 @@ impl Store {
         let op = Op { hash, key, change: Change::Delete };
         let (applied, was_there) = self.with_reserve(|| {
             let mut was_there = false;
-            let applied = shard.lock()?.apply(&op, |old| {
+            let applied = shard.lock()?.apply_if(&op, |old| {
                 // An expired record is not there; its tombstone saves the next reader the look.
                 was_there = match old {
                     Old::Absent => return Ok(false),
@@ -161,12 +163,12 @@ impl Store {
                 Decision::Keep => None,
                 Decision::Put(stored) => {
                     let op = Op { hash, key, change: stored.change() };
-                    locked.apply(&op, |_| Ok(true))?
+                    Some(locked.apply(&op)?)
                 }
                 Decision::Delete => {
                     is_delete = true;
                     let op = Op { hash, key, change: Change::Delete };
-                    locked.apply(&op, |old| Ok(!matches!(old, Old::Absent)))?
+                    locked.apply_if(&op, |old| Ok(!matches!(old, Old::Absent)))?
                 }
             }
         };

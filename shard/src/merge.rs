@@ -27,7 +27,7 @@ use caskade_codec::segment::{self, HEADER_LEN, Role, SEGMENT_LEN_MAX, Scanner, S
 use crate::error::{At, Result};
 use crate::location::Location;
 use crate::merge_policy::{self, Plan, SegmentStats, ShardStats};
-use crate::read_path::Match;
+use crate::read_path::Candidate;
 use crate::reclaim::Guard;
 use crate::segment::{Segment, Sizes, Tail};
 use crate::shard::Shard;
@@ -360,7 +360,7 @@ impl Shard {
     fn has_key(&self, guard: &Guard<'_>, hash: u64, key: &[u8]) -> bool {
         self.keydir
             .find(guard, keydir_bits(hash), |location| {
-                self.is_record_of(guard, location, key) == Match::Yes
+                matches!(self.look_at(guard, location, key), Candidate::Record(_))
             })
             .is_some()
     }

@@ -66,8 +66,9 @@ const BRAKE_FROM: f64 = 0.85;
 const BRAKE_MICROS_MAX: f64 = 20_000.0;
 /// A segment is worth copying from this share of dead bytes on.
 const DEAD_SHARE_MIN: f64 = 0.08;
-/// As many small files are left alone.
-const SMALL_FILES_MAX: usize = 8;
+/// As many small files are left alone. A shard that only grows has a handful of each size that it
+/// went through, which is no reason to copy what lives in them.
+const SMALL_FILES_MAX: usize = 32;
 
 /// Decides what a shard should do next.
 pub fn plan(segments: &[SegmentStats], shard: &ShardStats) -> Plan {
@@ -183,7 +184,7 @@ fn everything(segments: &[SegmentStats]) -> Option<Vec<SegmentId>> {
 /// Many small segments, as short lives leave behind, into one.
 fn small_files(segments: &[SegmentStats], shard: &ShardStats) -> Option<Vec<SegmentId>> {
     let mut small: Vec<&SegmentStats> =
-        segments.iter().filter(|s| s.len < shard.segment_bytes / 4).collect();
+        segments.iter().filter(|s| s.len < shard.segment_bytes / 8).collect();
     if small.len() <= SMALL_FILES_MAX {
         return None;
     }
@@ -321,8 +322,8 @@ mod tests {
 
     #[test]
     fn many_small_segments_become_one() {
-        let segments: Vec<_> = (1..20).map(|id| segment(id, 4096, 4000)).collect();
+        let segments: Vec<_> = (1..40).map(|id| segment(id, 4096, 4000)).collect();
         let Plan::Merge(chosen) = plan(&segments, &shard()) else { panic!("too many files") };
-        assert_eq!(chosen.len(), 19);
+        assert_eq!(chosen.len(), 39);
     }
 }

@@ -20,28 +20,30 @@ pub struct Found<'g> {
     pub frame: FrameRef<'g>,
 }
 
-impl Found<'_> {
-    /// Fails if the record's bytes do not match their checksum.
-    #[inline]
-    pub fn verify(&self) -> Result<()> {
-        if self.frame.is_intact() { Ok(()) } else { Err(self.damage()) }
+impl<'g> Found<'g> {
+    /// The record at `location` of `segment`, whoever's it is.
+    pub(crate) fn verified(segment: &'g Segment, location: Location) -> Result<Self> {
+        let offset = location.offset();
+        let frame = segment.frame(offset).map_err(|fault| segment.corrupt(offset, fault))?;
+        let found = Self { segment, location, frame };
+        if frame.is_intact() { Ok(found) } else { Err(found.damage().error()) }
     }
 
     #[cold]
-    fn damage(&self) -> Error {
-        Damage { segment: self.segment, offset: self.location.offset(), header: None }.error()
+    fn damage(&self) -> Damage<'g> {
+        Damage { segment: self.segment, offset: self.location.offset(), header: None }
     }
 }
 
-/// Whether a location with the right hash bits is the one of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Match {
-    /// The key is the stored one.
-    Yes,
+/// What stands at a location with the hash bits of a key.
+#[derive(Debug)]
+pub(crate) enum Candidate<'g> {
+    /// A put of the key. Its checksum is not verified.
+    Record(Found<'g>),
     /// Another key's intact record.
-    No,
-    /// Unreadable: it may be the key's record.
-    Damaged,
+    Another,
+    /// Something unreadable: it may be the key's record.
+    Damaged(Damage<'g>),
 }
 
 /// Where a record is damaged. The error for it is made only where somebody asks.
@@ -69,63 +71,88 @@ impl<'g> Damage<'g> {
 
 impl Shard {
     /// The newest record of `key`, verified; expired ones too.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "the read path is one function: results stay in registers"
-    )]
+    #[inline]
     pub fn find<'g>(
         &self,
         guard: &'g Guard<'_>,
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Found<'g>>> {
-        let found = self.find_unverified(guard, hash, key)?;
-        if let Some(found) = &found {
-            found.verify()?;
-        }
-        Ok(found)
+        self.find_then(guard, hash, key, |found| Ok(Some(found)))
     }
 
-    /// As [`Shard::find`], but only the key was compared.
+    /// What `then` makes of the newest record of `key`, verified; nothing if there is none.
+    ///
+    /// The record is passed on, not answered: what is known of it stays in registers, and the
+    /// processor gets on to the next lookup while this one still waits for memory.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see above")]
+    pub fn find_then<'g, T>(
+        &self,
+        guard: &'g Guard<'_>,
+        hash: u64,
+        key: &[u8],
+        then: impl FnOnce(Found<'g>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let mut damaged = None;
+        for location in self.keydir.candidates(guard, keydir_bits(hash)) {
+            let segment = self.segment_of(guard, location);
+            segment.prefetch(location);
+            if let Some(found) = Self::intact(segment, location, key) {
+                return then(found);
+            }
+            if let Candidate::Damaged(damage) = Self::look_closer(segment, location, key) {
+                damaged = Some(damage);
+            }
+        }
+        // A damaged record with the key's hash bits hides nothing newer, but "not there" would be a
+        // guess.
+        damaged.map_or(Ok(None), |damage| Err(damage.error()))
+    }
+
+    /// Where the record of the key with this hash probably is, and asks for its cache lines. Nothing
+    /// if no key with this hash is there.
+    #[inline]
+    pub fn guess(&self, guard: &Guard<'_>, hash: u64) -> Option<Location> {
+        let location = self.keydir.candidates(guard, keydir_bits(hash)).next()?;
+        self.segment_of(guard, location).prefetch(location);
+        Some(location)
+    }
+
+    /// As [`Shard::find_then`], with what [`Shard::guess`] answered under the same guard.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as for `find_then`")]
+    pub fn find_guessed_then<'g, T>(
+        &self,
+        guard: &'g Guard<'_>,
+        location: Location,
+        hash: u64,
+        key: &[u8],
+        then: impl FnOnce(Found<'g>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        if let Some(found) = Self::intact(self.segment_of(guard, location), location, key) {
+            return then(found);
+        }
+        match self.find(guard, hash, key)? {
+            Some(found) => then(found),
+            None => Ok(None),
+        }
+    }
+
+    /// The record at `location`, if it is an intact put of `key`.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
         reason = "the read path is one function: results stay in registers"
     )]
-    pub fn find_unverified<'g>(
-        &self,
-        guard: &'g Guard<'_>,
-        hash: u64,
-        key: &[u8],
-    ) -> Result<Option<Found<'g>>> {
-        let mut damaged = None;
-        let found = self.keydir.find(guard, keydir_bits(hash), |location| {
-            let is_match = self.is_record_of(guard, location, key);
-            if is_match == Match::Damaged {
-                damaged = Some(location);
-            }
-            is_match == Match::Yes
-        });
-        // A damaged record with the key's hash bits hides nothing newer, but "not there" would be
-        // a guess.
-        match found.or(damaged) {
-            None => Ok(None),
-            Some(location) => match self.frame_of(guard, location, key) {
-                Ok(found) => Ok(Some(found)),
-                Err(damage) => Err(damage.error()),
-            },
-        }
+    fn intact<'g>(segment: &'g Segment, location: Location, key: &[u8]) -> Option<Found<'g>> {
+        let frame = segment.put_of(location.offset(), key)?;
+        frame.is_intact_put().then_some(Found { segment, location, frame })
     }
 
     /// The record at a location that the keydir named under this guard, verified.
     pub fn record_at<'g>(&self, guard: &'g Guard<'_>, location: Location) -> Result<Found<'g>> {
-        let segment = self.segments.get(location.slot(), guard).expect("named under this guard");
-        let offset = location.offset();
-        let frame = segment.frame(offset).map_err(|fault| segment.corrupt(offset, fault))?;
-        let found = Found { segment, location, frame };
-        found.verify()?;
-        Ok(found)
+        Found::verified(self.segment_of(guard, location), location)
     }
 
     /// The segment of a location that the keydir named under this guard.
@@ -140,46 +167,34 @@ impl Shard {
         )
     }
 
-    /// Compares the key of the record at `location`, and nothing else unless it differs.
+    /// Looks whether the record at a location that the keydir named under this guard is one of `key`.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
         reason = "the read path is one function: results stay in registers"
     )]
-    pub(crate) fn is_record_of(&self, guard: &Guard<'_>, location: Location, key: &[u8]) -> Match {
-        let segment = self.segment_of(guard, location);
-        segment.prefetch(location);
-        if segment.holds_key(location.offset(), key) {
-            return Match::Yes;
-        }
-        Self::is_another(segment, location)
-    }
-
-    /// Whether a record with the key's hash bits really is of another key.
-    #[cold]
-    fn is_another(segment: &Segment, location: Location) -> Match {
-        let is_intact = segment.frame(location.offset()).is_ok_and(|frame| frame.is_intact());
-        if is_intact { Match::No } else { Match::Damaged }
-    }
-
-    /// The record at `location`, which is the one of `key` unless it is damaged.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "the read path is one function: results stay in registers"
-    )]
-    pub(crate) fn frame_of<'g>(
+    pub(crate) fn look_at<'g>(
         &self,
         guard: &'g Guard<'_>,
         location: Location,
         key: &[u8],
-    ) -> std::result::Result<Found<'g>, Damage<'g>> {
+    ) -> Candidate<'g> {
         let segment = self.segment_of(guard, location);
+        segment.prefetch(location);
+        match segment.put_of(location.offset(), key) {
+            Some(frame) => Candidate::Record(Found { segment, location, frame }),
+            None => Self::look_closer(segment, location, key),
+        }
+    }
+
+    /// What stands where no put of the key does.
+    #[cold]
+    fn look_closer<'g>(segment: &'g Segment, location: Location, key: &[u8]) -> Candidate<'g> {
         let offset = location.offset();
         match segment.frame(offset) {
-            Ok(frame) if frame.key() == key => Ok(Found { segment, location, frame }),
-            Ok(_) => Err(Damage { segment, offset, header: None }),
-            Err(fault) => Err(Damage { segment, offset, header: Some(fault) }),
+            Ok(frame) if frame.is_intact() && frame.key() != key => Candidate::Another,
+            Ok(_) => Candidate::Damaged(Damage { segment, offset, header: None }),
+            Err(fault) => Candidate::Damaged(Damage { segment, offset, header: Some(fault) }),
         }
     }
 
@@ -187,16 +202,5 @@ impl Shard {
     #[inline]
     pub fn prefetch_slot(&self, guard: &Guard<'_>, hash: u64) {
         self.keydir.prefetch(guard, keydir_bits(hash));
-    }
-
-    /// Asks for the cache lines of the record that `hash` probably means.
-    #[inline]
-    pub fn prefetch_record(&self, guard: &Guard<'_>, hash: u64) {
-        self.keydir.find(guard, keydir_bits(hash), |location| {
-            if let Some(segment) = self.segments.get(location.slot(), guard) {
-                segment.prefetch(location);
-            }
-            true
-        });
     }
 }

@@ -42,7 +42,7 @@ use std::{
     collections::VecDeque,
     fmt,
     marker::PhantomData,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicU64 as Plain, AtomicUsize, Ordering::Relaxed},
 };
 
 use self::threads::{OWNED, SLOTS};
@@ -58,6 +58,8 @@ const PENDING_MAX: usize = 1;
 #[repr(align(128))]
 struct Slot {
     guards: [AtomicU64; 2],
+    /// What [`Guard::count_reads`] was told. Here, where the reader's line is at hand.
+    reads: Plain,
 }
 
 type Garbage = Box<dyn Send>;
@@ -89,7 +91,8 @@ pub struct Reclaim {
 /// ```
 pub struct Guard<'a> {
     owner: &'a Reclaim,
-    counter: &'a AtomicU64,
+    slot: &'a Slot,
+    parity: usize,
     plain: bool,
     on_its_thread: PhantomData<*const ()>,
 }
@@ -98,7 +101,8 @@ impl Reclaim {
     /// No readers, no garbage.
     #[must_use]
     pub fn new() -> Self {
-        let slot = |_| Slot { guards: [AtomicU64::new(0), AtomicU64::new(0)] };
+        let slot =
+            |_| Slot { guards: [AtomicU64::new(0), AtomicU64::new(0)], reads: Plain::new(0) };
         Self {
             slots: (0..SLOTS).map(slot).collect(),
             plain: barrier::is_available(),
@@ -114,9 +118,10 @@ impl Reclaim {
     #[inline]
     pub fn enter(&self) -> Guard<'_> {
         let parity = (self.epoch.load(Ordering::Relaxed) & 1) as usize;
-        let slot = threads::slot();
-        let counter = &self.slots[slot].guards[parity];
-        let plain = self.is_plain(slot);
+        let index = threads::slot();
+        let slot = &self.slots[index];
+        let counter = &slot.guards[parity];
+        let plain = self.is_plain(index);
         if plain {
             counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             // The reader's loads stay behind its announcement.
@@ -125,7 +130,7 @@ impl Reclaim {
             // Acquire: if the check of this counter came first, this reader sees what was unlinked.
             counter.fetch_add(1, Ordering::Acquire);
         }
-        Guard { owner: self, counter, plain, on_its_thread: PhantomData }
+        Guard { owner: self, slot, parity, plain, on_its_thread: PhantomData }
     }
 
     /// Takes over what was just unlinked, and drops it when no guard that could see it lives.
@@ -159,6 +164,12 @@ impl Reclaim {
         let before = self.pending.fetch_sub(freed.len(), Relaxed);
         // Drops may be long, or retire something themselves: not under the lock.
         before - freed.len()
+    }
+
+    /// How many reads were counted. A thread without a slot of its own may lose some.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.reads.load(Relaxed)).sum()
     }
 
     /// How much waits to be freed.
@@ -210,6 +221,13 @@ impl fmt::Debug for Reclaim {
 }
 
 impl Guard<'_> {
+    /// Counts reads, for [`Reclaim::reads`].
+    #[inline]
+    pub fn count_reads(&self, count: u64) {
+        // No locked instruction: a reader must not wait for it.
+        self.slot.reads.store(self.slot.reads.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
     /// Whether this guard was entered at `reclaim`.
     #[must_use]
     #[inline]
@@ -221,11 +239,12 @@ impl Guard<'_> {
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
+        let counter = &self.slot.guards[self.parity];
         // Release: what this reader read happens before the free that finds the counter zero.
         if self.plain {
-            self.counter.store(self.counter.load(Ordering::Relaxed) - 1, Ordering::Release);
+            counter.store(counter.load(Ordering::Relaxed) - 1, Ordering::Release);
         } else {
-            self.counter.fetch_sub(1, Ordering::Release);
+            counter.fetch_sub(1, Ordering::Release);
         }
         threads::release();
     }

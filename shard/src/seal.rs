@@ -71,9 +71,11 @@ impl Shard {
     fn seal(&self, ended: &Ended) -> Result<Sealed> {
         let Ended { file, end, .. } = ended;
         let segment = &file.segment;
+        segment.map().detach(0, *end);
         if !planted!("seal-unsynced") {
             file.sync_to(&self.ctx, *end)?;
         }
+        segment.map().populate_read(0, *end);
         let (sealed, hint) = describe(segment, *end, &self.ctx);
         if sealed.len != *end {
             // Never cut off what was acknowledged: the file stays as it is, and unsealed.

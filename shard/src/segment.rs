@@ -9,6 +9,7 @@
 
 use std::fmt::Display;
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -119,6 +120,16 @@ impl<'a> FrameRef<'a> {
         self.expiry().is_some_and(|at| at <= now())
     }
 
+    /// Whether the bytes match their checksum, for an answer of [`Segment::put_of`].
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
+    pub fn is_intact_put(&self) -> bool {
+        record::put_is_intact(self.bytes, &self.header, self.seed)
+    }
+
     /// Whether the bytes match their checksum.
     #[inline]
     pub fn is_intact(&self) -> bool {
@@ -199,36 +210,47 @@ impl Segment {
         Ok(FrameRef { header, bytes, seed: record::seed(self.salt, offset) })
     }
 
-    /// Whether the frame at `offset` says that it holds `key`. Its other bytes are not looked at.
+    /// The frame at `offset`, if it is a put of `key`. Its checksum is not looked at.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
         reason = "the read path is one function: results stay in registers"
     )]
-    pub fn holds_key(&self, offset: u64, key: &[u8]) -> bool {
-        let room = self.readable().saturating_sub(offset);
+    pub fn put_of(&self, offset: u64, key: &[u8]) -> Option<FrameRef<'_>> {
+        let room = self.readable().checked_sub(offset)?;
         if room < HEADER_LEN as u64 {
-            return false;
+            return None;
         }
-        // SAFETY: the range is inside `readable`; a location is published after its frame's bytes.
-        let head = unsafe { self.map.bytes(offset, HEADER_LEN) };
-        let head: &[u8; HEADER_LEN] = head.try_into().expect("asked for this many bytes");
-        let place = record::stored_key_range(head);
-        if place.len() != key.len() || place.end as u64 > room {
-            return false;
-        }
+        // SAFETY: the range is inside `readable`, which is inside the map; a location is published
+        // after its frame's bytes.
+        let start = unsafe { self.map.as_ptr().add(offset as usize) };
         // SAFETY: as above.
-        let stored = unsafe { self.map.bytes(offset + place.start as u64, key.len()) };
-        stored == key
+        let head = unsafe { &*start.cast::<[u8; HEADER_LEN]>() };
+        let header = Header::of_put(head, key.len())?;
+        let len = header.frame_len();
+        if len as u64 > room {
+            return None;
+        }
+        // SAFETY: the range is inside `readable`. Were the header damaged, the slice might reach
+        // bytes that the writer is still filling; what is read there fails its checksum.
+        let bytes = unsafe { slice::from_raw_parts(start, len) };
+        let frame = FrameRef { header, bytes, seed: record::seed(self.salt, offset) };
+        record::frame_has_key(bytes, &header, key).then_some(frame)
     }
 
     /// Asks for the cache lines of the frame at `location`.
     #[inline]
     pub fn prefetch(&self, location: Location) {
+        const FEW: usize = 3;
         const LINES_MAX: usize = 8;
         let start = self.map.as_ptr().wrapping_add(location.offset() as usize);
         // The frame may begin late in its first line and so touch one line more.
-        prefetch_lines(start, location.cache_lines().min(LINES_MAX) + 1);
+        prefetch_lines(start, FEW + 1);
+        let lines = location.cache_lines();
+        if lines > FEW {
+            let rest = start.wrapping_add((FEW + 1) * 64);
+            prefetch_lines(rest, lines.min(LINES_MAX) - FEW);
+        }
     }
 
     /// The error for damage at `offset`.
@@ -290,9 +312,9 @@ impl Tail {
     ) -> Result<Self> {
         let Sizes { capacity, chunk, headroom } = sizes;
         let (first, least) = (chunk.min(capacity), capacity.min(4096));
-        let allocated = match file.allocate(0, first) {
+        let allocated = match file.allocate_ahead(0, first) {
             Err(fault) if fault.kind() == std::io::ErrorKind::StorageFull && least < first => {
-                file.allocate(0, least).map(|()| least)
+                file.allocate_ahead(0, least).map(|()| least)
             }
             answer => answer.map(|()| first),
         };
@@ -376,14 +398,17 @@ impl Tail {
         }
         let wanted = self.position + len + if spare { self.headroom } else { 0 };
         let grown = wanted.max(self.allocated + self.chunk).min(self.capacity);
-        let grow_to = |to: u64| self.file.allocate(self.allocated, to - self.allocated);
+        let grow_to = |to: u64| self.file.allocate_ahead(self.allocated, to - self.allocated);
         let reached = match grow_to(grown) {
             // A nearly full disk may still have room for less than a whole chunk.
             Err(_) if wanted < grown => grow_to(wanted).map(|()| wanted),
             _ if planted!("space-unchecked") => Ok(grown),
             answer => answer.map(|()| grown),
         };
-        self.allocated = reached.at("allocate", &self.segment.path)?;
+        let reached = reached.at("allocate", &self.segment.path)?;
+        // One call instead of a page fault for every few records.
+        self.segment.map.populate_write(self.allocated, reached - self.allocated);
+        self.allocated = reached;
         self.segment.readable.store(self.allocated, Ordering::Release);
         Ok(())
     }

@@ -66,6 +66,8 @@ pub struct Upkeep<'s> {
 /// Counts since the store was opened.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// Puts and deletes. Counted under the writer lock.
+    pub writes: AtomicU64,
     /// Segments sealed.
     pub sealed: AtomicU64,
     /// Merges finished.
@@ -74,6 +76,14 @@ pub struct Counters {
     pub merged_bytes: AtomicU64,
     /// Bytes of files that merges removed.
     pub freed_bytes: AtomicU64,
+}
+
+impl Counters {
+    /// Under the writer lock, so that load and store need not be one step.
+    #[inline]
+    pub(crate) fn count_writes(&self, count: u64) {
+        self.writes.store(self.writes.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+    }
 }
 
 /// What the writer lock guards.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::keydir::Snapshot;
 use crate::location::Location;
 use crate::read_path::Found;
@@ -55,13 +55,7 @@ impl View {
 
     /// The record at a location of this view, verified.
     pub fn record(&self, location: Location) -> Result<Found<'_>> {
-        let segment = self.segment(location);
-        let offset = location.offset();
-        let frame =
-            segment.frame(offset).map_err(|fault| -> Error { segment.corrupt(offset, fault) })?;
-        let found = Found { segment, location, frame };
-        found.verify()?;
-        Ok(found)
+        Found::verified(self.segment(location), location)
     }
 
     /// The segment of a location of this view.

@@ -14,11 +14,12 @@ use caskade_codec::segment::{self, Role, SEGMENT_LEN_MAX};
 use crate::catalog::list_ahead;
 use crate::context::{Context, Event};
 use crate::error::{At, Error, Result};
-use crate::keydir::Snapshot;
+use crate::keydir::{Entry, KeydirWriter, Snapshot};
 use crate::location::Location;
 use crate::log_file::{Cut, LogFile, ShardSet};
 use crate::merge_policy;
-use crate::read_path::{Damage, Found, Match};
+use crate::read_path::{Candidate, Damage, Found};
+use crate::reclaim::Guard;
 use crate::segment::{Segment, Sizes, Tail};
 use crate::shard::{Active, Ahead, Ended, Log, Shard, Writer};
 
@@ -104,8 +105,15 @@ pub struct Locked<'s> {
 pub struct Staged {
     position: u64,
     next_seqno: Seqno,
-    records: Vec<Location>,
-    lengths: Vec<u64>,
+    records: Vec<Appended>,
+}
+
+/// A record that is in the log but not yet in the keydir.
+#[derive(Debug, Clone, Copy)]
+struct Appended {
+    seqno: Seqno,
+    location: Location,
+    len: u64,
 }
 
 /// What all parts of a batch carry.
@@ -158,52 +166,35 @@ impl Locked<'_> {
         self.writer.log.cut(self.shard.id)
     }
 
+    /// Applies `op`, whatever was there. Answers the new record's sequence number.
+    #[inline]
+    pub fn apply(&mut self, op: &Op<'_>) -> Result<Seqno> {
+        let Writer { keydir, log } = &mut *self.writer;
+        // The record first: meanwhile the memory that the lookup needs arrives.
+        let record = log.append(self.shard, op)?;
+        let guard = self.shard.ctx.reclaim.enter();
+        let (entry, old) = self.shard.entry(&guard, keydir, op);
+        log.publish(self.shard, op, record, entry, &old);
+        Ok(record.seqno)
+    }
+
     /// Applies `op` if `decide`, which sees the key's old record, says so. Answers the new
     /// record's sequence number.
     #[inline]
-    pub fn apply(
+    pub fn apply_if(
         &mut self,
         op: &Op<'_>,
         decide: impl FnOnce(&Old<'_>) -> Result<bool>,
     ) -> Result<Option<Seqno>> {
-        let shard = self.shard;
         let Writer { keydir, log } = &mut *self.writer;
-        let guard = shard.ctx.reclaim.enter();
-        let entry = keydir.entry(keydir_bits(op.hash), |location| {
-            // A damaged record has the key's hash bits: the change takes its place.
-            shard.is_record_of(&guard, location, op.key) != Match::No
-        });
-        let old = match entry.current() {
-            None => Old::Absent,
-            Some(location) => match shard.frame_of(&guard, location, op.key) {
-                Ok(found) => Old::Record(found),
-                Err(damage) => Old::Damaged(location, damage),
-            },
-        };
+        let guard = self.shard.ctx.reclaim.enter();
+        let (entry, old) = self.shard.entry(&guard, keydir, op);
         if !decide(&old)? {
             return Ok(None);
         }
-        let seqno = log.next_seqno;
-        let draft = op.draft(seqno, false);
-        let len = draft.frame_len();
-        // The rest of the last headroom is for deletes, which a full disk must still take.
-        log.make_room(shard, len as u64, !op.is_delete())?;
-        let active = log.active.as_mut().expect("room was made in it");
-        let salt = active.tail.segment().salt;
-        let offset = active.write(&shard.ctx, len, |offset, out| {
-            draft.encode(record::seed(salt, offset), out);
-        })?;
-        log.next_seqno = seqno.next();
-
-        old.give_up();
-        if op.is_delete() {
-            entry.remove();
-        } else {
-            let segment = active.tail.segment();
-            segment.usage.add(len as u64);
-            entry.set(Location::new(segment.slot, offset, len));
-        }
-        Ok(Some(seqno))
+        let record = log.append(self.shard, op)?;
+        log.publish(self.shard, op, record, entry, &old);
+        Ok(Some(record.seqno))
     }
 
     /// Puts this shard's part of a batch into the log. Nobody sees it until it is published.
@@ -212,8 +203,7 @@ impl Locked<'_> {
         let first = log.next_seqno;
         let drafts: Vec<_> =
             (1..).zip(ops).map(|(index, op)| op.draft(Seqno(first.0 + index), true)).collect();
-        let lengths: Vec<u64> = drafts.iter().map(|draft| draft.frame_len() as u64).collect();
-        let bytes: u64 = lengths.iter().sum();
+        let bytes: u64 = drafts.iter().map(|draft| draft.frame_len() as u64).sum();
         let part = BatchPart {
             coordinator: name.coordinator,
             parts: name.parts,
@@ -235,13 +225,15 @@ impl Locked<'_> {
             for draft in std::iter::once(&head).chain(&drafts) {
                 let (place, len) = (offset + at as u64, draft.frame_len());
                 draft.encode(record::seed(salt, place), &mut out[at..at + len]);
-                records.push(Location::new(slot, place, len));
+                let location = Location::new(slot, place, len);
+                records.push(Appended { seqno: draft.seqno, location, len: len as u64 });
                 at += len;
             }
         })?;
+        // The head is no record of a key.
         records.remove(0);
         log.next_seqno = Seqno(first.0 + 1 + ops.len() as u64);
-        Ok(Staged { position, next_seqno: first, records, lengths })
+        Ok(Staged { position, next_seqno: first, records })
     }
 
     /// Shows a staged part to readers. Answers the sequence number of its last record.
@@ -249,23 +241,9 @@ impl Locked<'_> {
         let shard = self.shard;
         let Writer { keydir, log } = &mut *self.writer;
         let guard = shard.ctx.reclaim.enter();
-        let active = log.active.as_ref().expect("the part was staged in it");
-        for ((op, location), len) in ops.iter().zip(staged.records).zip(staged.lengths) {
-            let entry = keydir.entry(keydir_bits(op.hash), |location| {
-                shard.is_record_of(&guard, location, op.key) != Match::No
-            });
-            if let Some(location) = entry.current() {
-                match shard.frame_of(&guard, location, op.key) {
-                    Ok(found) => Old::Record(found).give_up(),
-                    Err(damage) => Old::Damaged(location, damage).give_up(),
-                }
-            }
-            if op.is_delete() {
-                entry.remove();
-            } else {
-                active.tail.segment().usage.add(len);
-                entry.set(location);
-            }
+        for (op, record) in ops.iter().zip(staged.records) {
+            let (entry, old) = shard.entry(&guard, keydir, op);
+            log.publish(shard, op, record, entry, &old);
         }
         log.entangled = log.entangled.union(participants);
         log.unsettled = log.unsettled.union(participants);
@@ -375,6 +353,44 @@ impl Active {
 }
 
 impl Log {
+    /// Puts the record of `op` into the log. Nobody sees it until it is published.
+    #[inline]
+    fn append(&mut self, shard: &Shard, op: &Op<'_>) -> Result<Appended> {
+        let seqno = self.next_seqno;
+        let draft = op.draft(seqno, false);
+        let len = draft.frame_len();
+        // The rest of the last headroom is for deletes, which a full disk must still take.
+        self.make_room(shard, len as u64, !op.is_delete())?;
+        let active = self.active.as_mut().expect("room was made in it");
+        let (slot, salt) = (active.tail.segment().slot, active.tail.segment().salt);
+        let offset = active.write(&shard.ctx, len, |offset, out| {
+            draft.encode(record::seed(salt, offset), out);
+        })?;
+        self.next_seqno = seqno.next();
+        Ok(Appended { seqno, location: Location::new(slot, offset, len), len: len as u64 })
+    }
+
+    /// Shows an appended record to readers in the place of the old one.
+    #[inline]
+    fn publish(
+        &self,
+        shard: &Shard,
+        op: &Op<'_>,
+        record: Appended,
+        entry: Entry<'_>,
+        old: &Old<'_>,
+    ) {
+        shard.counters.count_writes(1);
+        old.give_up();
+        if op.is_delete() {
+            entry.remove();
+        } else {
+            let active = self.active.as_ref().expect("the record was appended to it");
+            active.tail.segment().usage.add(record.len);
+            entry.set(record.location);
+        }
+    }
+
     /// Makes sure that the active segment takes `len` more bytes, rotating if it must.
     #[inline]
     fn make_room(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
@@ -421,6 +437,27 @@ impl Log {
 }
 
 impl Shard {
+    /// The entry of a key, and its record.
+    #[inline]
+    fn entry<'k, 'g>(
+        &self,
+        guard: &'g Guard<'_>,
+        keydir: &'k mut KeydirWriter,
+        op: &Op<'_>,
+    ) -> (Entry<'k>, Old<'g>) {
+        let mut old = Old::Absent;
+        let entry = keydir.entry(keydir_bits(op.hash), |location| {
+            match self.look_at(guard, location, op.key) {
+                Candidate::Another => return false,
+                Candidate::Record(found) => old = Old::Record(found),
+                // It has the key's hash bits: the change takes its place.
+                Candidate::Damaged(damage) => old = Old::Damaged(location, damage),
+            }
+            true
+        });
+        (entry, old)
+    }
+
     /// The next segment: the one made ready, or a new one.
     fn take_ahead(&self, len: u64, spare: bool) -> Result<Active> {
         let mut ahead = self.ahead();

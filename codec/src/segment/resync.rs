@@ -61,7 +61,7 @@ fn may_validate<'a>(
     if header.frame_len() <= DIRECT_LEN_MAX {
         return true;
     }
-    let checked = at + CHECKED_FROM..at + header.unpadded_len();
+    let checked = at + CHECKED_FROM..at + header.frame_len();
     let prefixes = prefixes.get_or_insert_with(|| Prefixes::new(bytes));
     prefixes.extend(record::seed(salt, at as u64), checked) == header.crc
 }

@@ -32,7 +32,7 @@ use crate::{
     keydir::{
         geometry::{BUCKETS, CLASSES, SLOTS, home, used_max},
         prefetch::prefetch_lines,
-        scan::scan,
+        scan::{matching, unused},
     },
     location::Location,
     sync::{AtomicU32, AtomicU64, Ordering, fence},
@@ -239,42 +239,30 @@ impl<'a> Leaf<'a> {
         prefetch_lines(self.block.as_ptr(), 1);
     }
 
-    /// The location and place of the entry with this hash that `is_match` accepts.
+    /// The entries with this hash.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
         reason = "the read path is one function: results stay in registers"
     )]
+    pub(super) fn candidates(self, hash: u32) -> Candidates<'a> {
+        let buckets = self.buckets();
+        let index = home(hash, buckets.len());
+        let bucket = &buckets[index];
+        // The locations are on their way while the hashes are compared.
+        prefetch_lines(&raw const bucket.locations, size_of::<[AtomicU64; SLOTS]>() / 64);
+        let matching = matching(&bucket.hashes, hash);
+        Candidates { buckets, hash, index, bucket, seen: 1, matching }
+    }
+
+    /// The location and place of the entry with this hash that `is_match` accepts.
+    #[inline]
     pub(super) fn find(
         self,
         hash: u32,
         mut is_match: impl FnMut(Location) -> bool,
     ) -> Option<(Place, Location)> {
-        let buckets = self.buckets();
-        let mut bucket = home(hash, buckets.len());
-        // The locations are on their way while the hashes are compared.
-        prefetch_lines(buckets[bucket].locations.as_ptr(), size_of::<[AtomicU64; SLOTS]>() / 64);
-        for _ in 0..buckets.len() {
-            let Bucket { hashes, locations } = &buckets[bucket];
-            let lanes = scan(hashes, hash);
-            let mut matching = lanes.matching;
-            while matching != 0 {
-                let lane = matching.trailing_zeros() as usize;
-                matching &= matching - 1;
-                // Acquire: the record was written before its location was stored.
-                let location = Location::from_raw(locations[lane].load(Ordering::Acquire));
-                if let Some(location) = location
-                    && is_match(location)
-                {
-                    return Some((Place { bucket, lane }, location));
-                }
-            }
-            if lanes.unused != 0 {
-                return None;
-            }
-            bucket = next(bucket, buckets.len());
-        }
-        None
+        self.candidates(hash).find(|&(_, location)| is_match(location))
     }
 
     /// Calls `f` for each entry. Each pair that is seen was an entry at some time during the call.
@@ -317,7 +305,7 @@ impl<'a> Leaf<'a> {
                     return Some(Place { bucket, lane });
                 }
             }
-            let unused = scan(hashes, hash).unused;
+            let unused = unused(hashes);
             if unused != 0 {
                 let lane = unused.trailing_zeros() as usize;
                 return has_room.then_some(Place { bucket, lane });
@@ -377,6 +365,59 @@ impl<'a> Leaf<'a> {
         }
         self.header().count.store(count, Relaxed);
         self.header().used.store(count, Relaxed);
+    }
+}
+
+/// The entries of a leaf that have one hash.
+pub(super) struct Candidates<'a> {
+    buckets: &'a [Bucket],
+    hash: u32,
+    /// The bucket that is looked at.
+    index: usize,
+    bucket: &'a Bucket,
+    /// How many buckets have been looked at.
+    seen: usize,
+    /// Its lanes that are still to be answered.
+    matching: u32,
+}
+
+/// The bucket behind this one and the lanes to look at in it, if an entry of this hash may lie
+/// there. Few lookups come here; what they pass stays in registers.
+#[inline(never)]
+fn bucket_behind(buckets: &[Bucket], index: usize, seen: usize, hash: u32) -> Option<(usize, u32)> {
+    // The lanes are looked at once more, later than for the hash. A lane that is unused now was
+    // so then, too: stopping is right. And if the bucket was filled in between, going on is.
+    if unused(&buckets[index].hashes) != 0 || seen == buckets.len() {
+        return None;
+    }
+    let index = next(index, buckets.len());
+    Some((index, matching(&buckets[index].hashes, hash)))
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = (Place, Location);
+
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
+    fn next(&mut self) -> Option<(Place, Location)> {
+        loop {
+            while self.matching != 0 {
+                let lane = self.matching.trailing_zeros() as usize;
+                self.matching &= self.matching - 1;
+                // Acquire: the record was written before its location was stored.
+                let raw = self.bucket.locations[lane].load(Ordering::Acquire);
+                if let Some(location) = Location::from_raw(raw) {
+                    return Some((Place { bucket: self.index, lane }, location));
+                }
+            }
+            let behind = bucket_behind(self.buckets, self.index, self.seen, self.hash);
+            (self.index, self.matching) = behind?;
+            self.bucket = &self.buckets[self.index];
+            self.seen += 1;
+        }
     }
 }
 

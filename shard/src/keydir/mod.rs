@@ -89,10 +89,10 @@ pub fn with_capacity(reclaim: Arc<Reclaim>, entries: u64) -> (KeydirWriter, Arc<
 const FIRST_GENERATION: u64 = 1;
 
 impl Keydir {
-    /// The location of the entry with this hash that `is_match` accepts.
+    /// The locations of the entries with this hash.
     ///
-    /// `is_match` compares the key of the record at the location; it may be asked about records of
-    /// other keys, and, in a race with the writer, about one that was replaced a moment ago.
+    /// They may be records of other keys, and, in a race with the writer, one that was replaced a
+    /// moment ago.
     ///
     /// # Panics
     /// If the guard is of another [`Reclaim`].
@@ -101,15 +101,29 @@ impl Keydir {
         clippy::inline_always,
         reason = "the read path is one function: results stay in registers"
     )]
+    pub fn candidates<'a>(
+        &'a self,
+        guard: &'a Guard<'_>,
+        hash: u32,
+    ) -> impl Iterator<Item = Location> + use<'a> {
+        let hash = stored(hash);
+        let leaf = self.root.leaf(&self.reclaim, guard, place(hash));
+        leaf.candidates(hash).map(|(_, location)| location)
+    }
+
+    /// The location of the entry with this hash that `is_match` accepts: it compares the key of the
+    /// record at the location.
+    ///
+    /// # Panics
+    /// If the guard is of another [`Reclaim`].
+    #[inline]
     pub fn find(
         &self,
         guard: &Guard<'_>,
         hash: u32,
-        is_match: impl FnMut(Location) -> bool,
+        mut is_match: impl FnMut(Location) -> bool,
     ) -> Option<Location> {
-        let hash = stored(hash);
-        let leaf = self.root.leaf(&self.reclaim, guard, place(hash));
-        leaf.find(hash, is_match).map(|(_, location)| location)
+        self.candidates(guard, hash).find(|&location| is_match(location))
     }
 
     /// Asks for the memory that a lookup of `hash` will read. Waits only for the directory.

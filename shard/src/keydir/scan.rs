@@ -9,42 +9,39 @@ use crate::{
     sync::{AtomicU32, Ordering},
 };
 
-/// What a bucket's hashes say; bit `i` stands for lane `i`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lanes {
-    /// Lanes that hold the hash looked for.
-    pub(super) matching: u32,
-    /// Lanes that were never used.
-    pub(super) unused: u32,
-}
-
-/// Looks for `hash` in a bucket.
-#[cfg(any(not(target_arch = "x86_64"), miri, loom, caskade_portable))]
+/// The lanes of a bucket that hold `hash`; bit `i` stands for lane `i`.
 #[inline]
-pub(super) fn scan(hashes: &[AtomicU32; SLOTS], hash: u32) -> Lanes {
-    scan_portable(hashes, hash)
+pub(super) fn matching(hashes: &[AtomicU32; SLOTS], hash: u32) -> u32 {
+    lanes_with(hashes, hash)
 }
 
-/// The same, one relaxed load a lane.
+/// The lanes of a bucket that were never used.
+#[inline]
+pub(super) fn unused(hashes: &[AtomicU32; SLOTS]) -> u32 {
+    lanes_with(hashes, 0)
+}
+
+#[cfg(any(not(target_arch = "x86_64"), miri, loom, caskade_portable))]
+use lanes_with_portable as lanes_with;
+
+/// One relaxed load a lane.
 #[cfg_attr(
     not(any(not(target_arch = "x86_64"), miri, loom, caskade_portable)),
     cfg_attr(not(test), expect(dead_code, reason = "the vector code stands in for it"))
 )]
 #[inline]
-fn scan_portable(hashes: &[AtomicU32; SLOTS], hash: u32) -> Lanes {
-    let mut lanes = Lanes { matching: 0, unused: 0 };
-    for (lane, stored) in hashes.iter().enumerate() {
+fn lanes_with_portable(hashes: &[AtomicU32; SLOTS], value: u32) -> u32 {
+    let bits = hashes.iter().enumerate().map(|(lane, stored)| {
         let stored = stored.load(Ordering::Relaxed);
-        lanes.matching |= u32::from(stored == hash) << lane;
-        lanes.unused |= u32::from(stored == 0) << lane;
-    }
-    lanes
+        u32::from(stored == value) << lane
+    });
+    bits.fold(0, |lanes, bit| lanes | bit)
 }
 
-/// Looks for `hash` in a bucket.
+/// The same, all at once.
 #[cfg(not(any(not(target_arch = "x86_64"), miri, loom, caskade_portable)))]
 #[inline]
-pub(super) fn scan(hashes: &[AtomicU32; SLOTS], hash: u32) -> Lanes {
+fn lanes_with(hashes: &[AtomicU32; SLOTS], value: u32) -> u32 {
     use std::arch::x86_64::__m128i;
 
     let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
@@ -74,29 +71,23 @@ pub(super) fn scan(hashes: &[AtomicU32; SLOTS], hash: u32) -> Lanes {
         );
     }
     // SAFETY: SSE2 is part of x86-64.
-    unsafe { compare([a, b, c, d], hash) }
+    unsafe { compare([a, b, c, d], value) }
 }
 
 /// Compares sixteen hashes that were loaded.
 #[cfg(not(any(not(target_arch = "x86_64"), miri, loom, caskade_portable)))]
 #[target_feature(enable = "sse2")]
 #[inline]
-fn compare([a, b, c, d]: [std::arch::x86_64::__m128i; 4], hash: u32) -> Lanes {
+fn compare([a, b, c, d]: [std::arch::x86_64::__m128i; 4], value: u32) -> u32 {
     use std::arch::x86_64::{
-        __m128i, _mm_cmpeq_epi32, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32,
-        _mm_set1_epi32, _mm_setzero_si128,
+        _mm_cmpeq_epi32, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32, _mm_set1_epi32,
     };
 
-    let lanes_equal = |wanted: __m128i| {
-        // Saturating packs keep 0 and -1 as they are.
-        let low = _mm_packs_epi32(_mm_cmpeq_epi32(a, wanted), _mm_cmpeq_epi32(b, wanted));
-        let high = _mm_packs_epi32(_mm_cmpeq_epi32(c, wanted), _mm_cmpeq_epi32(d, wanted));
-        _mm_movemask_epi8(_mm_packs_epi16(low, high)).cast_unsigned()
-    };
-    Lanes {
-        matching: lanes_equal(_mm_set1_epi32(hash.cast_signed())),
-        unused: lanes_equal(_mm_setzero_si128()),
-    }
+    let wanted = _mm_set1_epi32(value.cast_signed());
+    // Saturating packs keep 0 and -1 as they are.
+    let low = _mm_packs_epi32(_mm_cmpeq_epi32(a, wanted), _mm_cmpeq_epi32(b, wanted));
+    let high = _mm_packs_epi32(_mm_cmpeq_epi32(c, wanted), _mm_cmpeq_epi32(d, wanted));
+    _mm_movemask_epi8(_mm_packs_epi16(low, high)).cast_unsigned()
 }
 
 #[cfg(all(test, not(loom)))]
@@ -106,30 +97,35 @@ mod tests {
     #[repr(align(64))]
     struct Aligned([AtomicU32; SLOTS]);
 
+    fn both_agree(hashes: &Aligned, value: u32, lanes: u32) {
+        assert_eq!(lanes_with(&hashes.0, value), lanes);
+        assert_eq!(lanes_with_portable(&hashes.0, value), lanes);
+    }
+
     #[test]
     fn every_lane_is_found_alone_and_in_company() {
         let hashes = Aligned(std::array::from_fn(|_| AtomicU32::new(0)));
-        assert_eq!(scan(&hashes.0, 7), Lanes { matching: 0, unused: 0xFFFF });
+        both_agree(&hashes, 7, 0);
+        both_agree(&hashes, 0, 0xFFFF);
         for lane in 0..SLOTS {
             for value in [7, 0x8000_0000, u32::MAX] {
                 hashes.0[lane].store(value, Ordering::Relaxed);
-                let expected = Lanes { matching: 1 << lane, unused: 0xFFFF & !(1 << lane) };
-                assert_eq!(scan(&hashes.0, value), expected);
-                assert_eq!(scan_portable(&hashes.0, value), expected);
+                both_agree(&hashes, value, 1 << lane);
+                both_agree(&hashes, 0, 0xFFFF & !(1 << lane));
                 hashes.0[lane].store(0, Ordering::Relaxed);
             }
         }
         for lane in 0..SLOTS {
             hashes.0[lane].store(1 + (lane as u32 & 1), Ordering::Relaxed);
         }
-        assert_eq!(scan(&hashes.0, 2), Lanes { matching: 0xAAAA, unused: 0 });
-        assert_eq!(scan_portable(&hashes.0, 2), Lanes { matching: 0xAAAA, unused: 0 });
+        both_agree(&hashes, 2, 0xAAAA);
+        both_agree(&hashes, 0, 0);
     }
 
     #[test]
     fn halves_of_a_hash_do_not_match() {
         let hashes = Aligned(std::array::from_fn(|_| AtomicU32::new(0x0001_0002)));
-        assert_eq!(scan(&hashes.0, 0x0001_0000).matching, 0);
-        assert_eq!(scan(&hashes.0, 0x0002).matching, 0);
+        both_agree(&hashes, 0x0001_0000, 0);
+        both_agree(&hashes, 0x0002, 0);
     }
 }

@@ -107,7 +107,7 @@ impl Life {
 
     fn apply(&self, key: &str, change: Change<'_>) {
         let op = Op { hash: self.ctx.hasher.hash(key.as_bytes()), key: key.as_bytes(), change };
-        self.shard().lock().unwrap().apply(&op, |_| Ok(true)).unwrap();
+        self.shard().lock().unwrap().apply(&op).unwrap();
     }
 
     fn put_raw(&self, key: &str, value: &str, expiry: Option<u64>) {

@@ -156,19 +156,45 @@ impl Map {
     /// Makes the pages of `offset .. offset + len` present and writable, so that the first stores
     /// take no page fault. Best effort; the range is cut to the map.
     pub fn populate_write(&self, offset: u64, len: u64) {
+        if self.mode == MapMode::Write {
+            #[cfg(target_os = "linux")]
+            self.advise_range(memmap2::Advice::PopulateWrite, offset, len);
+        }
+    }
+
+    /// The same for reading alone.
+    pub fn populate_read(&self, offset: u64, len: u64) {
+        #[cfg(target_os = "linux")]
+        self.advise_range(memmap2::Advice::PopulateRead, offset, len);
+    }
+
+    /// Takes the pages of `offset .. offset + len` out of the process's page table, all at once.
+    /// Their bytes stay in the file, and the next access finds them there. Writing dirty pages to
+    /// disk is cheaper then: the kernel need not interrupt every processor for every page.
+    pub fn detach(&self, offset: u64, len: u64) {
+        #[cfg(target_os = "linux")]
+        if let (Owner::Kernel(raw), Some((start, len))) = (&self.owner, self.range(offset, len)) {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is a shared one of a file. There the advice takes no byte away: what
+            // was stored is in the file's pages, from where an access gets it again.
+            let _ = unsafe { raw.unchecked_advise_range(advice, start, len) };
+        }
+    }
+
+    // A kernel before 5.14 does not know how to populate, and takes the faults later.
+    #[cfg(target_os = "linux")]
+    fn advise_range(&self, advice: memmap2::Advice, offset: u64, len: u64) {
+        if let (Owner::Kernel(raw), Some((start, len))) = (&self.owner, self.range(offset, len)) {
+            let _ = raw.advise_range(advice, start, len);
+        }
+    }
+
+    /// The part of a range that is inside the map, if there is any.
+    #[cfg(target_os = "linux")]
+    fn range(&self, offset: u64, len: u64) -> Option<(usize, usize)> {
         let start = (offset as usize).min(self.len);
         let len = (len as usize).min(self.len - start);
-        match &self.owner {
-            Owner::Kernel(raw) => {
-                #[cfg(target_os = "linux")]
-                if len > 0 && self.mode == MapMode::Write {
-                    // A kernel before 5.14 does not know it, and takes the faults later.
-                    let _ = raw.advise_range(memmap2::Advice::PopulateWrite, start, len);
-                }
-            }
-            #[cfg(any(test, feature = "sim"))]
-            Owner::Simulated(_) => {}
-        }
+        (len > 0).then_some((start, len))
     }
 
     /// Copies bytes out, for tests that are alone with the file and stay inside it.

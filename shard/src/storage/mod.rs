@@ -220,6 +220,12 @@ pub trait File: Send + Sync + Debug {
     /// `ENOSPC` or `EDQUOT` when full, and then the file may have grown. A length of 0 does nothing.
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
 
+    /// As [`File::allocate`], for a range behind the end of the file that is going to be stored to
+    /// through a map: has its pages in memory, where the operating system is quicker that way.
+    fn allocate_ahead(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.allocate(offset, len)
+    }
+
     /// Cuts the file or extends it with zeros. An extension allocates no space.
     ///
     /// Bytes of a map beyond the new length must not be touched any more.

@@ -185,6 +185,21 @@ impl File for RealFile {
         Ok(retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len))?)
     }
 
+    fn allocate_ahead(&self, offset: u64, len: u64) -> io::Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        self.allocate(offset, len)?;
+        // A page fault makes one small page, and asks the file system what belongs there. A write
+        // makes large pages and asks once: measured, a third of the time.
+        let mut at = offset;
+        let end = offset + len;
+        while at < end {
+            let piece = (end - at).min(ZEROS.len() as u64);
+            self.write_all_at(&ZEROS[..piece as usize], at)?;
+            at += piece;
+        }
+        Ok(())
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }

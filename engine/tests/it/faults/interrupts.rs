@@ -21,13 +21,13 @@ const CALLS: [&str; 9] = [
     "flock",
     "getrandom",
 ];
-const LOADER_CALLS: u32 = 12;
+const LOADER_CALLS: u32 = 7;
 
 /// Not a test of its own: the process whose calls are interrupted.
 #[test]
 fn child_that_is_interrupted() {
     let Some(home) = std::env::var_os(CHILD_HOME) else { return };
-    for life in 0..6_u32 {
+    for life in 0..8_u32 {
         let options = Db::builder(&home)
             .shards(2)
             .segment_bytes_max(16 << 10)
