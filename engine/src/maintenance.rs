@@ -12,6 +12,7 @@ use caskade_codec::ids::ShardId;
 use caskade_shard::context::Event;
 use caskade_shard::log_file::ShardSet;
 use caskade_shard::merge::Surroundings;
+use caskade_shard::planted;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rayon::prelude::*;
 
@@ -92,6 +93,7 @@ impl Maintenance {
                     Woken::Work => {}
                     Woken::Close => return,
                 },
+                Err(_) if planted!("panic-unheard") => return,
                 Err(_) => {
                     self.store.ctx.poison.latch("the maintenance thread panicked");
                     return;
@@ -285,7 +287,7 @@ impl Maintenance {
     fn take_due_sync(&self) -> bool {
         let now = self.store.ctx.storage.monotonic();
         let mut todo = self.todo();
-        let is_due = todo.sync_at.is_some_and(|at| at <= now);
+        let is_due = todo.sync_at.is_some_and(|at| at <= now) && !planted!("interval-forgotten");
         if is_due {
             todo.sync_at = None;
         }

@@ -19,6 +19,7 @@ use caskade_shard::commit::Committer;
 use caskade_shard::context::{Context, Event, Poison};
 use caskade_shard::error::At;
 use caskade_shard::journal::JournalScan;
+use caskade_shard::planted;
 use caskade_shard::reclaim::Reclaim;
 use caskade_shard::recovery::{Progress, RecoveryMode, Request, ShardScan, resolve_batches};
 use caskade_shard::span;
@@ -111,6 +112,9 @@ fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
 /// Syncs the names of the store's directory and of what is in it. An earlier life may have created
 /// them and died before it could: what is built on them must not lose its ground.
 fn make_names_durable(storage: &dyn Storage, path: &Path) -> Result<()> {
+    if planted!("store-name-unsynced") {
+        return Ok(());
+    }
     if let Some(parent) = path.parent() {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         match storage.sync_dir(parent) {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use caskade_codec::names;
 use caskade_shard::context::Context;
+use caskade_shard::planted;
 
 use crate::store::Store;
 use crate::{Error, Result};
@@ -79,7 +80,7 @@ impl Store {
 
     #[cold]
     fn refuse_or_heal(&self) -> Result<()> {
-        if self.reserve.restore(&self.ctx) {
+        if !planted!("full-for-good") && self.reserve.restore(&self.ctx) {
             return Ok(());
         }
         Err(Error::NoSpace { action: "write to", path: self.ctx.path.clone() })

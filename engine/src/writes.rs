@@ -3,6 +3,7 @@
 use caskade_codec::ids::{Seqno, ShardId};
 use caskade_codec::record::{Flags, KEY_LEN_MAX, VALUE_LEN_MAX};
 use caskade_shard::log_file::ShardSet;
+use caskade_shard::planted;
 use caskade_shard::read_path::Found;
 use caskade_shard::reclaim::Guard;
 use caskade_shard::shard::Shard;
@@ -131,7 +132,8 @@ impl Store {
     /// What a delete's durability asks for where there was nothing to delete: the delete that did
     /// it may not be durable yet, and whoever repeats one relies on the answer.
     fn acknowledge_absence(&self, shard: &Shard, durability: Option<Durability>) -> Result<()> {
-        if durability.unwrap_or(self.options.durability) == Durability::Sync {
+        let is_sync = durability.unwrap_or(self.options.durability) == Durability::Sync;
+        if is_sync && !planted!("absence-not-durable") {
             self.committer.wait(&self.shards, &[(shard.id, shard.last_seqno())])?;
         }
         Ok(())
@@ -153,6 +155,10 @@ impl Store {
             let mut locked = shard.lock()?;
             let guard = self.ctx.reclaim.enter();
             let found = self.find_unexpired(shard, &guard, hash, key)?;
+            if planted!("look-then-lock") {
+                drop(locked);
+                locked = shard.lock()?;
+            }
             match decide(found.as_ref())? {
                 Decision::Keep => None,
                 Decision::Put(stored) => {

@@ -207,6 +207,9 @@ impl Committer {
 
 /// Ties the shards of cuts that came to nothing, so that the next try takes them together too.
 fn tie(shards: &[Shard], cuts: &[Cut]) {
+    if planted!("failure-unties") {
+        return;
+    }
     let together: ShardSet = cuts.iter().map(|cut| cut.shard).collect();
     for shard in together.iter() {
         shards[usize::from(shard.0)].lock_even_closed().tie(together);
@@ -224,6 +227,7 @@ impl Leader {
         cut.files
             .iter()
             .filter(|(file, _)| file.segment.id >= id)
+            .skip(if planted!("journal-hole") { cut.files.len().max(1) - 1 } else { 0 })
             .map(|(file, end)| Stretch { file: Arc::clone(file), start: start(file), end: *end })
             .filter(|stretch| stretch.start < stretch.end)
             .collect()
@@ -256,7 +260,7 @@ fn closed_cuts(shards: &[Shard], mut wanted: ShardSet, purpose: Purpose) -> Vec<
             Purpose::Sync => all.union(locked.entangled()),
             Purpose::Horizon => all.union(locked.unsettled()),
         });
-        if all == wanted {
+        if all == wanted || planted!("batch-synced-alone") {
             let cut = |locked: &mut Locked<'_>| match purpose {
                 Purpose::Sync => locked.cut_for_sync(),
                 Purpose::Horizon => locked.cut_for_horizon(),

@@ -14,6 +14,8 @@
 
 #[macro_use]
 mod trace;
+#[macro_use]
+pub mod planted;
 
 pub mod catalog;
 pub mod checkpoint;

@@ -239,7 +239,9 @@ impl Shard {
         let mut product = Product::default();
         let copied = self.copy(&inputs, &mut product, around).and_then(|()| {
             let entries = self.finish_outputs(&mut product)?;
-            around.settle()?;
+            if !planted!("merge-before-settle") {
+                around.settle()?;
+            }
             self.commit(&inputs, entries)
         });
         if let Err(error) = copied {
@@ -262,6 +264,7 @@ impl Shard {
             .sealed_inputs(None)
             .iter()
             .filter(|other| !is_input.contains(&other.segment.id))
+            .filter(|other| !planted!("merged-not-older") || other.segment.role == Role::Log)
             .map(|other| other.sealed.min_seqno)
             .min()
             .unwrap_or(Seqno(u64::MAX));
@@ -292,7 +295,7 @@ impl Shard {
                     &guard,
                 )?;
             }
-            if reached != input.sealed.len {
+            if reached != input.sealed.len && !planted!("damage-merged-away") {
                 // Merging would lose the only trace of what was here.
                 self.damaged().insert(segment.id);
                 return Err(segment.corrupt(reached, "a record is damaged; the segment is kept"));
@@ -321,7 +324,10 @@ impl Shard {
             Kind::Tombstone => {
                 let hash = self.ctx.hasher.hash(record.key);
                 // A newer put of the key hides the older ones as well.
-                if hides_something && !self.has_key(guard, hash, record.key) {
+                if hides_something
+                    && !planted!("tombstone-dropped")
+                    && !self.has_key(guard, hash, record.key)
+                {
                     self.append(product, record, None, remaining)?;
                 }
                 Ok(())
@@ -334,7 +340,7 @@ impl Shard {
                 }
                 if record.expiry.is_some_and(|at| at <= now_ms) {
                     product.expired.push((hash, here, record.frame_len as u64));
-                    if hides_something {
+                    if hides_something && !planted!("expiry-uncovers") {
                         let tombstone = Record {
                             kind: Kind::Tombstone,
                             flags: Flags::NONE,
@@ -425,9 +431,12 @@ impl Shard {
             let sealed = output.tally.finish();
             segment.shrink_readable(sealed.len);
             output.tail.file().set_len(sealed.len).at("truncate", &segment.path)?;
-            output.tail.file().sync_all().map_err(|fault| {
-                self.ctx.poison.latch(format_args!("fsync of {}: {fault}", segment.path.display()))
-            })?;
+            if !planted!("outputs-unsynced") {
+                output.tail.file().sync_all().map_err(|fault| {
+                    let path = segment.path.display();
+                    self.ctx.poison.latch(format_args!("fsync of {path}: {fault}"))
+                })?;
+            }
             let id = segment.id;
             let binding = Binding { uuid: self.ctx.uuid, shard: self.id, id, role: Role::Merged };
             let hint = std::mem::replace(&mut output.hint, hint::Builder::new(binding));
@@ -446,6 +455,10 @@ impl Shard {
             manifest.segments.retain(|entry| !is_input(entry.id));
             manifest.segments.extend(outputs);
             manifest.segments.sort_by_key(|entry| entry.id);
+            if planted!("ids-reused") {
+                let last = manifest.segments.last().map_or(0, |entry| entry.id.0);
+                manifest.next_segment = SegmentId(last + 1);
+            }
             Ok(())
         })
     }
@@ -480,6 +493,8 @@ impl Shard {
                         if let Some(input) = by_slot(from.slot()) {
                             input.segment.usage.remove(*len);
                         }
+                    } else if planted!("merge-revives") {
+                        writer.keydir.insert_unique(*hash, *to);
                     }
                 }
             }
@@ -487,7 +502,9 @@ impl Shard {
         for step in product.expired.chunks(INSTALL_STEP) {
             let mut writer = self.writer();
             for (hash, gone, len) in step {
-                let entry = writer.keydir.entry(*hash, |location| location == *gone);
+                let entry = writer
+                    .keydir
+                    .entry(*hash, |location| location == *gone || planted!("expiry-removes-newer"));
                 if entry.current().is_some() {
                     entry.remove();
                     if let Some(input) = by_slot(gone.slot()) {

@@ -66,7 +66,9 @@ impl Shard {
         let Ended { file, end, .. } = ended;
         let segment = &file.segment;
         segment.map().detach(0, *end);
-        file.sync_to(&self.ctx, *end)?;
+        if !planted!("seal-unsynced") {
+            file.sync_to(&self.ctx, *end)?;
+        }
         segment.map().populate_read(0, *end);
         let (sealed, hint) = describe(segment, *end, &self.ctx);
         if sealed.len != *end {

@@ -22,6 +22,7 @@
 //! cargo test --release -p caskade --test crash                        # some hundred seeds
 //! CASKADE_SEEDS=1000..2000 cargo test --release -p caskade --test crash
 //! CASKADE_SEED=1234 cargo test --release -p caskade --test crash -- --nocapture
+//! CASKADE_WORLDS=3,12 cargo test --release -p caskade --test crash every_small_world
 //! CASKADE_FOREVER=1 cargo test --release -p caskade --test crash -- --nocapture
 //! ```
 
@@ -39,6 +40,7 @@ mod config;
 mod model;
 mod regressions;
 mod run;
+mod worlds;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -4,6 +4,9 @@
 //! values that its last writes may have left. Once the disk is well again the store opens, and every
 //! acknowledged write is there.
 //!
+//! The errors are `EIO`, `ENOSPC` and `EMFILE`; a failing write leaves any prefix. `EINTR` and short
+//! counts end below the `Storage` boundary: `faults::interrupts` and `storage::real` try those.
+//!
 //! Where a script makes more than [`CALLS_MAX`] calls, an even share of them is tried, so that the
 //! whole stays quick; `CASKADE_ALL_CALLS=1` tries all.
 

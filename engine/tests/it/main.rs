@@ -4,6 +4,7 @@ mod basics;
 mod failing_calls;
 mod faults;
 mod features;
+mod history;
 mod model;
 mod rig;
 mod scenarios;

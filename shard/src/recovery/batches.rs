@@ -36,7 +36,7 @@ pub fn resolve_batches(shards: &mut [ShardScan]) {
                         && found < usize::from(head.parts)
                 })
                 .copied();
-            if let Some(head) = broken {
+            if let Some(head) = broken.filter(|_| !planted!("batches-unresolved")) {
                 shard.cut_before_batch(&head);
                 changed = true;
             }

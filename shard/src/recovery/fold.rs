@@ -21,6 +21,10 @@ pub(super) fn fold(
     guard: &Guard<'_>,
 ) {
     candidates.sort_unstable_by_key(|candidate| (candidate.hash, Reverse(candidate.seqno)));
+    if planted!("newest-by-file") {
+        let id = |c: &Candidate| segments.get(c.location.slot(), guard).map(|segment| segment.id);
+        candidates.sort_by_key(|candidate| (candidate.hash, Reverse(id(candidate))));
+    }
     let mut newest = Vec::new();
     for group in candidates.chunk_by(|a, b| a.hash == b.hash) {
         newest.clear();
@@ -99,6 +103,6 @@ fn is_same_key(a: &Candidate, b: &Candidate, segments: &SegmentTable, guard: &Gu
     };
     match (frame(a), frame(b)) {
         (Some(a), Some(b)) => a.key() == b.key() || !a.is_intact() || !b.is_intact(),
-        _ => true,
+        _ => !planted!("damage-uncovers"),
     }
 }

@@ -143,7 +143,8 @@ struct BatchHead {
 
 impl Candidate {
     fn from_hint(slot: u32, entry: &hint::Entry) -> Option<Self> {
-        (entry.class != hint::Class::Other).then(|| Self {
+        let is_left_out = planted!("hint-without-tombstones") && !entry.class.is_put();
+        (entry.class != hint::Class::Other && !is_left_out).then(|| Self {
             hash: entry.hash,
             len: entry.frame_len,
             seqno: entry.seqno,

@@ -30,7 +30,7 @@ impl ShardScan {
     ) -> Result<(Shard, ShardReport)> {
         request.check_stop()?;
         let (mut ended, mut unused) = (VecDeque::new(), VecDeque::new());
-        if !request.read_only {
+        if !request.read_only || planted!("read-only-repairs") {
             if self.is_cut {
                 self.apply_cut(ctx)?;
             } else if !self.manifest_is_whole {
@@ -116,6 +116,10 @@ impl ShardScan {
             let Some(found) = &mut open.found else { continue };
             if open.is_dropped || found.scan.end <= HEADER_LEN as u64 {
                 // Its id may be used again; a second segment of that id must not be in the table.
+                if planted!("empty-segment-shadows") {
+                    self.segments.insert(Arc::clone(&found.segment));
+                    continue;
+                }
                 self.segments.release(found.segment.slot);
             } else {
                 self.segments.insert(Arc::clone(&found.segment));
@@ -206,11 +210,12 @@ impl ShardScan {
                     FileName::Segment(id) => !is_in_use(id),
                     FileName::Hint(id) => !is_listed(id),
                     FileName::Temporary => true,
-                    FileName::Manifest | FileName::Keydir | FileName::Unknown => false,
+                    FileName::Unknown => planted!("foreign-files-removed"),
+                    FileName::Manifest | FileName::Keydir => false,
                 }
         };
         let leftovers: Vec<_> = entries.iter().filter(|entry| is_leftover(entry)).collect();
-        if !leftovers.is_empty() {
+        if !leftovers.is_empty() && !planted!("leftovers-first") {
             // The manifest that disowns them may have got its name just before the last life ended.
             // Were that undone by a power cut, the older one would miss what is removed here.
             ctx.sync_dir(&self.dir)?;
@@ -228,6 +233,9 @@ fn cut_file(ctx: &Context, path: &std::path::Path, len: u64) -> Result<()> {
     let file = ctx.storage.open(path, Access::ReadWrite).at("open", path)?;
     if file.len().at("measure", path)? > len {
         file.set_len(len).at("truncate", path)?;
+    }
+    if planted!("cut-unsynced") {
+        return Ok(());
     }
     file.sync_all().map_err(|fault| -> Error {
         ctx.poison.latch(format_args!("fsync of {}: {fault}", path.display()))

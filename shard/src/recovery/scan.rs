@@ -137,6 +137,9 @@ impl ShardScan {
         };
         scan.read_sealed(ctx, request)?;
         scan.read_open(ctx, request, journal)?;
+        if request.read_only {
+            scan.refuse_if_overtaken(ctx)?;
+        }
         scan.follow_log(request)?;
         if request.mode == RecoveryMode::Strict {
             scan.refuse_any_doubt()?;
@@ -332,11 +335,13 @@ impl ShardScan {
                 let ends =
                     journal.ranges(self.id, entry.id).iter().map(|(at, b)| at + b.len() as u64);
                 // A header alone is no loss: a segment without records is removed.
-                if ends.max().is_none_or(|end| end <= HEADER_LEN as u64) {
+                let least = if planted!("header-counts") { 0 } else { HEADER_LEN as u64 };
+                if ends.max().is_none_or(|end| end <= least) || planted!("missing-segment") {
                     return Ok(None);
                 }
                 return Err(Error::MissingSegment { shard: self.id, segment: entry.id, path });
             }
+            Err(_) if planted!("error-as-missing") => return Ok(None),
             // A directory or a link of that name is not ours; the id will not be used.
             Err(_) if !is_plain_file(ctx, &self.dir, entry.id) => return Ok(None),
             Err(fault) => return Err(Error::io("open", &path, fault)),
@@ -374,6 +379,19 @@ impl ShardScan {
             return Err(segment.corrupt(0, reason));
         }
         Ok(Some(OpenFound { segment, file, file_len, scan }))
+    }
+
+    /// Beside a living writer, a segment that was not there may have been written, sealed and merged
+    /// away since the manifest was read. The answer tells the opener to begin anew.
+    fn refuse_if_overtaken(&self, ctx: &Context) -> Result<()> {
+        let (now, _) = read_manifest(ctx, self.id, &self.dir)?;
+        let is_open = |id| now.segments.iter().any(|e| e.id == id && e.state == State::Open);
+        let overtaken = self.open.iter().find(|o| o.found.is_none() && !is_open(o.entry.id));
+        overtaken.map_or(Ok(()), |open| {
+            let segment = open.entry.id;
+            let path = self.dir.join(names::segment(segment));
+            Err(Error::MissingSegment { shard: self.id, segment, path })
+        })
     }
 
     /// Walks along the open segments until the log ends, and cuts it at the first bad place.
@@ -418,7 +436,9 @@ impl ShardScan {
             let fault = scan.rest.fault.take();
             // Numbers without a gap prove that nothing is missing: what stands behind the last
             // record here is what the device held before, and the journal restored the rest.
-            if firsts[index + 1..].iter().flatten().next() == Some(&expected) {
+            if firsts[index + 1..].iter().flatten().next() == Some(&expected)
+                && !planted!("rubbish-ends-log")
+            {
                 continue;
             }
             if let Some(reason) = fault.or_else(|| incomplete.map(|_| "a batch is cut off".into()))
@@ -445,7 +465,8 @@ impl ShardScan {
             return Ok(());
         }
         self.is_cut = true;
-        let durable = self.manifest.horizon.max(broken.vouched.unwrap_or(Seqno::NONE));
+        let vouched = broken.vouched.filter(|_| !planted!("evidence-ignored"));
+        let durable = self.manifest.horizon.max(vouched.unwrap_or(Seqno::NONE));
         let is_corruption = durable >= broken.expected;
         let open = &self.open[broken.index];
         let (segment, offset) = (open.entry.id, broken.offset);
@@ -547,7 +568,7 @@ impl ShardScan {
                 // Whole segments behind the cut go, however they were read.
                 _ => {
                     lost += sealed.len - HEADER_LEN as u64;
-                    scan.is_dropped = true;
+                    scan.is_dropped = !planted!("sealed-behind-cut-kept");
                 }
             }
         }
@@ -696,7 +717,9 @@ fn read_hint(
     };
     let hint = Hint::open(&bytes).map_err(|fault| refuse(&fault))?;
     let binding = Binding { uuid: ctx.uuid, shard: segment.shard, id: entry.id, role: entry.role };
-    if hint.header().binding != binding || hint.header().sealed != *sealed {
+    if (hint.header().binding != binding || hint.header().sealed != *sealed)
+        && !planted!("hint-unbound")
+    {
         return Err(refuse(&"it is of another segment"));
     }
     let mut candidates = Vec::with_capacity(sealed.records as usize);

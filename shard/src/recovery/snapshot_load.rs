@@ -77,7 +77,7 @@ impl LoadedKeydir {
         for leaf in snapshot.leaves() {
             for (hash, raw) in leaf.map_err(|fault| fault.to_string())?.entries() {
                 let location = Location::from_raw(raw).ok_or("a location is zero")?;
-                if gone.is_empty() || !gone.contains(&location.slot()) {
+                if !gone.contains(&location.slot()) || planted!("snapshot-keeps-merged") {
                     keydir.insert_unique(hash, location);
                     keys += 1;
                 }

@@ -44,9 +44,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 pub use map::{Advice, Map};
 pub use real::RealStorage;
 pub use replace::{ReplaceFault, ReplaceStep, TEMPORARY_SUFFIX, replace, replace_without_dir_sync};
+
+/// Whether a call failed for want of a file handle (`EMFILE`, `ENFILE`), before it began.
+#[must_use]
+pub fn is_out_of_handles(fault: &io::Error) -> bool {
+    let errno = fault.raw_os_error();
+    errno == Some(Errno::MFILE.raw_os_error()) || errno == Some(Errno::NFILE.raw_os_error())
+}
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +132,8 @@ pub trait Storage: Send + Sync + Debug {
     /// Makes every change of this directory's entries durable that returned before the call.
     ///
     /// It says nothing about the contents of the files. A rename between two directories is whole
-    /// after either was synced. A failure leaves unknown which changes are durable.
+    /// after either was synced. A failure leaves unknown which changes are durable, but for `EMFILE`
+    /// and `ENFILE`: then the sync did not begin, nothing has changed, and a later one may serve.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Opens an existing regular file. Never creates one.

@@ -46,7 +46,7 @@ impl Storage for RealStorage {
 
     fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let mut entries = Vec::new();
-        for entry in fs::read_dir(or_current_dir(path))? {
+        for entry in open_dir(or_current_dir(path))? {
             let entry = entry?;
             let kind = match entry.file_type() {
                 Ok(kind) if kind.is_file() => EntryKind::File,
@@ -146,12 +146,8 @@ impl Storage for RealStorage {
     }
 
     fn entropy(&self, out: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        while filled < out.len() {
-            let flags = rustix::rand::GetRandomFlags::empty();
-            filled += retry(|| rustix::rand::getrandom(&mut out[filled..], flags))?;
-        }
-        Ok(())
+        let flags = rustix::rand::GetRandomFlags::empty();
+        Ok(fill(out, |rest| rustix::rand::getrandom(rest, flags))?)
     }
 }
 
@@ -237,6 +233,17 @@ fn or_current_dir(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
+/// Opens a directory to be listed. The standard library repeats other calls that a signal
+/// interrupted, but not this one.
+fn open_dir(path: &Path) -> io::Result<fs::ReadDir> {
+    loop {
+        match fs::read_dir(path) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            answer => return answer,
+        }
+    }
+}
+
 /// Repeats a system call that a signal interrupted.
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
@@ -247,7 +254,19 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     }
 }
 
-fn read_pid(file: &fs::File) -> Option<u32> {
+/// Calls until all of `out` is filled, however little one call gives.
+fn fill(
+    out: &mut [u8],
+    mut call: impl FnMut(&mut [u8]) -> Result<usize, Errno>,
+) -> Result<(), Errno> {
+    let mut filled = 0;
+    while filled < out.len() {
+        filled += retry(|| call(&mut out[filled..]))?;
+    }
+    Ok(())
+}
+
+fn read_pid(file: &impl FileExt) -> Option<u32> {
     let mut text = [0; PID_TEXT_MAX];
     let mut filled = 0;
     while filled < text.len() {
@@ -268,6 +287,9 @@ fn write_pid(file: &fs::File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     #[test]
@@ -279,6 +301,74 @@ mod tests {
         });
         assert_eq!(answer, Ok(3));
         assert_eq!(retry(|| Err::<(), _>(Errno::IO)), Err(Errno::IO));
+    }
+
+    /// A file whose every other call is interrupted, and whose other calls do three bytes each.
+    struct Moody {
+        bytes: Mutex<Vec<u8>>,
+        calls: AtomicU32,
+    }
+
+    impl Moody {
+        fn new(bytes: &[u8]) -> Self {
+            Self { bytes: Mutex::new(bytes.to_vec()), calls: AtomicU32::new(0) }
+        }
+
+        fn step(&self) -> io::Result<usize> {
+            let call = self.calls.fetch_add(1, Ordering::Relaxed);
+            if call.is_multiple_of(2) { Err(Errno::INTR.into()) } else { Ok(3) }
+        }
+    }
+
+    impl FileExt for Moody {
+        fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+            let bytes = self.bytes.lock().unwrap();
+            let rest = &bytes[(offset as usize).min(bytes.len())..];
+            let len = self.step()?.min(out.len()).min(rest.len());
+            out[..len].copy_from_slice(&rest[..len]);
+            Ok(len)
+        }
+
+        fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+            let len = self.step()?.min(bytes.len());
+            let mut held = self.bytes.lock().unwrap();
+            let end = offset as usize + len;
+            let grown = held.len().max(end);
+            held.resize(grown, 0);
+            held[offset as usize..end].copy_from_slice(&bytes[..len]);
+            Ok(len)
+        }
+    }
+
+    /// `RealFile` leaves this to the standard library, by the provided methods that are tried here.
+    #[test]
+    fn interrupted_and_short_reads_and_writes_are_whole_in_the_end() {
+        let file = Moody::new(b"before");
+        file.write_all_at(b"a longer text than three bytes", 2).unwrap();
+        let mut out = [0; 32];
+        file.read_exact_at(&mut out, 0).unwrap();
+        assert_eq!(&out, b"bea longer text than three bytes");
+        let beyond = file.read_exact_at(&mut out, 1).unwrap_err();
+        assert_eq!(beyond.kind(), ErrorKind::UnexpectedEof);
+        assert!(file.calls.into_inner() > 40);
+    }
+
+    #[test]
+    fn interrupted_and_short_reads_of_other_kinds_are_whole_too() {
+        assert_eq!(read_pid(&Moody::new(b"1234567\n")), Some(1_234_567));
+        let (mut out, mut calls) = ([0; 10], 0_u8);
+        let answer = fill(&mut out, |rest| {
+            calls += 1;
+            if calls % 2 == 1 {
+                return Err(Errno::INTR);
+            }
+            let len = rest.len().min(3);
+            rest[..len].fill(calls);
+            Ok(len)
+        });
+        assert_eq!(answer, Ok(()));
+        assert_eq!(out, [2, 2, 2, 4, 4, 4, 6, 6, 6, 8]);
+        assert_eq!(fill(&mut out, |_| Err(Errno::NOSYS)), Err(Errno::NOSYS));
     }
 
     #[test]

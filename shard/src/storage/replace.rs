@@ -65,6 +65,9 @@ pub fn replace(
     bytes: &[u8],
 ) -> Result<(), ReplaceFault> {
     replace_without_dir_sync(storage, dir, name, bytes)?;
+    if planted!("rename-unsynced") {
+        return Ok(());
+    }
     storage.sync_dir(dir).map_err(at(ReplaceStep::SyncDir))
 }
 
@@ -98,6 +101,9 @@ fn write_temporary(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<(
     }
     .map_err(at(ReplaceStep::Create))?;
     file.write_all_at(bytes, 0).map_err(at(ReplaceStep::Write))?;
+    if planted!("contents-unsynced") {
+        return Ok(());
+    }
     // Synced before the rename, or the target's name may stand for bytes that never arrived.
     file.sync_data().map_err(at(ReplaceStep::Sync))
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use caskade::{Error, LossKind, RecoveryMode};
+use caskade_shard::storage::sim::{CrashEffect, Op, Verdict};
 
 use crate::rig::{HOME, Rig, compare, contents, strip_indexes, tiny};
 
@@ -88,6 +89,34 @@ fn damage_below_a_durable_point_needs_salvage() {
     db.put(b"new", b"works").unwrap();
     drop(db);
     assert_eq!(rig.disk.read_file(&path).unwrap(), before, "salvage keeps the damaged segment");
+}
+
+/// A store that comes to rest notes in its log what was durable. If it dies before the manifest says
+/// so too, damage below is still told from a torn tail.
+#[test]
+fn damage_below_what_the_log_vouches_for_is_no_torn_tail() {
+    let mut rig = Rig::with(tiny(1).segment_bytes_max(16 << 10).segment_bytes_min(16 << 10));
+    // Too large for the journal, which would mend it.
+    rig.put("damaged", [1; 2000]);
+    rig.db().sync().unwrap();
+    rig.put("later", [2; 100]);
+    rig.disk.faults().set_rule(|call| {
+        let is_manifest = call.op == Op::Create && call.path.ends_with("MANIFEST.tmp");
+        if is_manifest { Verdict::Crash(CrashEffect::Nothing) } else { Verdict::Proceed }
+    });
+    for _ in 0..3 {
+        rig.db().run_background();
+        rig.disk.advance(2001);
+    }
+    assert!(rig.disk.crashed(), "it came to rest");
+    rig.kill();
+    rig.disk.faults().clear();
+    let path = rig.files(0, ".seg").remove(0);
+    rig.disk.flip_bit(&path, HEADER + 100, 0).unwrap();
+    let error = rig.try_open(|options| options).expect_err("what was durable is damaged");
+    assert!(matches!(error, Error::Corrupt { offset: HEADER, .. }), "{error}");
+    let db = rig.try_open(|options| options.recovery_mode(RecoveryMode::Salvage)).unwrap();
+    assert!(db.open_report().losses().any(|loss| loss.kind == LossKind::Corruption));
 }
 
 /// A sealed segment that was cut off.

@@ -9,6 +9,7 @@ use crate::rig::{Rig, tiny};
 
 const EIO: i32 = 5;
 const EMFILE: i32 = 24;
+const ENOSPC: i32 = 28;
 
 /// Fills the disk, and answers how many keys found a place.
 fn fill(rig: &mut Rig) -> u32 {
@@ -178,6 +179,36 @@ fn an_error_of_the_device_is_rolled_back() {
     }
 }
 
+/// A batch that one shard could not take leaves no trace in the other, which had taken its part.
+#[test]
+fn a_batch_without_space_in_one_shard_leaves_nothing_in_the_other() {
+    let mut rig = Rig::with(tiny(2));
+    for key in 0..8_u8 {
+        rig.put([key], [key; 50]);
+    }
+    for round in 0..4_u8 {
+        rig.disk.faults().set_rule(|call| {
+            let is_new = matches!(call.op, Op::Create | Op::Allocate);
+            let is_there = call.path.starts_with("/db/shard-001");
+            if is_new && is_there { Verdict::Fail(ENOSPC) } else { Verdict::Proceed }
+        });
+        let mut batch = Batch::new();
+        for key in 0..20_u8 {
+            batch.put(&[key], &[0xbb; 300]);
+        }
+        let error = rig.db().write(&batch).expect_err("no space in the second shard");
+        assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+        rig.compare();
+        rig.disk.faults().clear();
+        for key in 0..8_u8 {
+            rig.put([key], [key + round; 50]);
+        }
+        rig.restart();
+        rig.compare();
+    }
+    rig.prove();
+}
+
 #[test]
 fn too_many_open_files_are_an_error_and_no_loss() {
     let mut rig = Rig::new();
@@ -190,6 +221,29 @@ fn too_many_open_files_are_an_error_and_no_loss() {
     rig.disk.faults().clear();
     rig.put("large", vec![1; 50_000]);
     rig.prove();
+}
+
+/// Without a handle a directory cannot be synced. That is no failed sync: nothing is lost, and with
+/// handles again the same write becomes durable, without reopening.
+#[test]
+fn a_sync_that_finds_no_handle_may_be_tried_again() {
+    for op in [Op::SyncDir, Op::Create] {
+        let mut rig = Rig::new();
+        rig.put("before", "there");
+        rig.disk.faults().set_rule(move |call| {
+            if call.op == op { Verdict::Fail(EMFILE) } else { Verdict::Proceed }
+        });
+        let durably = WriteOptions::new().durability(Durability::Sync);
+        // In a segment of its own, whose name must be synced.
+        let error = rig.db().put_with(b"large", &[1; 9000], durably).expect_err("no handles");
+        assert!(matches!(error, Error::Indeterminate { .. } | Error::Io { .. }), "{op:?}: {error}");
+        assert_eq!(rig.db().poisoned(), None);
+        rig.disk.faults().clear();
+        rig.put_durably("large", vec![2; 9000]);
+        rig.power_cut(&mut |_: &Pending<'_>| false);
+        rig.open();
+        rig.prove();
+    }
 }
 
 /// Order never depends on the clock; only TTLs read it.

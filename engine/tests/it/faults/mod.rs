@@ -3,6 +3,9 @@
 //! Torn tails, short writes, and damaged hints and snapshots are told in `scenarios`.
 
 mod damage;
+mod durability;
+mod interrupts;
 mod limits;
 mod opening;
+mod readers;
 mod refusals;

@@ -51,6 +51,29 @@ fn segment_ids_are_never_reused() {
     rig.prove();
 }
 
+/// A merge's output has the highest id of all, and is merged away into nothing.
+#[test]
+fn the_id_of_a_merged_segment_is_not_given_out_again() {
+    let mut rig = Rig::new();
+    let mut gone: BTreeSet<PathBuf> = BTreeSet::new();
+    for round in 0..4_u8 {
+        for _ in 0..2 {
+            rig.put("a", [round; 50]);
+            rig.put("b", [round; 50]);
+        }
+        rig.put("a", "dead bytes before this");
+        rig.db().compact().expect("compacts");
+        let outputs = rig.files(0, ".seg");
+        assert!(outputs.iter().all(|path| !gone.contains(path)), "{outputs:?} after {gone:?}");
+        gone.extend(outputs);
+        rig.delete("a");
+        rig.delete("b");
+        rig.db().compact().expect("compacts");
+        assert!(rig.files(0, ".seg").is_empty());
+    }
+    rig.prove();
+}
+
 /// An open that fails, at any call, leaves no lock and nothing that the next open stumbles over.
 #[test]
 fn a_failed_open_leaves_no_lock() {

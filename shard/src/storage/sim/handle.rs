@@ -12,7 +12,9 @@ use super::SimDisk;
 use super::faults::{CrashEffect, Op, Verdict};
 use super::rng::Rng;
 use super::state::{NodeId, State};
-use crate::storage::{Access, DirEntry, File, LockFault, LockGuard, Map, MapMode, Storage};
+use crate::storage::{
+    Access, DirEntry, File, LockFault, LockGuard, Map, MapMode, Storage, is_out_of_handles,
+};
 
 /// No file or map of the simulator is longer: such a length is a mistake of the caller.
 const LEN_MAX: u64 = 1 << 36;
@@ -69,8 +71,11 @@ impl Life {
         match state.faults.judge(op, path) {
             Verdict::Proceed => run(&mut state, Extent::Whole),
             Verdict::Fail(errno) => {
-                let _ = run(&mut state, Extent::Failing);
-                Err(io::Error::from_raw_os_error(errno))
+                let fault = io::Error::from_raw_os_error(errno);
+                if !is_out_of_handles(&fault) {
+                    let _ = run(&mut state, Extent::Failing);
+                }
+                Err(fault)
             }
             Verdict::Crash(effect) => {
                 let choice = match effect {
