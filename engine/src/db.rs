@@ -8,13 +8,14 @@ use std::time::Duration;
 use caskade_shard::context::Event;
 
 use crate::batch::Batch;
-use crate::checkpoint::{self, CheckpointReport};
+use crate::checkpoint::{self, CheckpointProgress, CheckpointReport};
+use crate::compact::{self, CompactProgress};
 use crate::iter::{Iter, Keys, ScanCursor, ScanPage};
 use crate::maintenance::Maintenance;
 use crate::open;
 use crate::options::{Background, Builder, WriteOptions};
 use crate::reads::with_value;
-use crate::stats::{CompactReport, OpenReport, Stats};
+use crate::stats::{self, CompactReport, OpenReport, SegmentStats, Stats};
 use crate::store::{Around, Store};
 use crate::value::Value;
 use crate::verify::{self, VerifyProgress, VerifyReport};
@@ -126,8 +127,18 @@ impl Db {
 
     /// Stores `value` if there is no value. Answers the version, or None if there was one.
     pub fn put_if_absent(&self, key: &[u8], value: &[u8]) -> Result<Option<Version>> {
-        let stored = self.store().stored(value, None)?;
-        self.store().modify(key, None, |old| {
+        self.put_if_absent_with(key, value, WriteOptions::new())
+    }
+
+    /// As [`Db::put_if_absent`], with options for this write.
+    pub fn put_if_absent_with(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        options: WriteOptions,
+    ) -> Result<Option<Version>> {
+        let stored = self.store().stored(value, options.expiry)?;
+        self.store().modify(key, options.durability, |old| {
             Ok(if old.is_none() { Decision::Put(stored) } else { Decision::Keep })
         })
     }
@@ -382,20 +393,31 @@ impl Db {
     /// space; `target` must lie on the same file system. If `target` holds an earlier checkpoint of
     /// this store, what did not change is kept. Reads and writes go on.
     pub fn checkpoint(&self, target: impl AsRef<Path>) -> Result<CheckpointReport> {
-        checkpoint::checkpoint(self.store(), target.as_ref())
+        self.checkpoint_with(target, |_| true)
+    }
+
+    /// As [`Db::checkpoint`], and calls `progress` for each shard. Answering `false` stops with
+    /// [`Error::Stopped`]; what is in `target` then is no store, until a checkpoint is finished there.
+    pub fn checkpoint_with(
+        &self,
+        target: impl AsRef<Path>,
+        progress: impl FnMut(CheckpointProgress) -> bool,
+    ) -> Result<CheckpointReport> {
+        checkpoint::checkpoint(self.store(), target.as_ref(), progress)
     }
 
     /// Merges everything, now. Reads and writes go on.
     pub fn compact(&self) -> Result<CompactReport> {
-        let store = self.store();
-        store.check_writable()?;
-        let mut report = CompactReport::default();
-        for shard in &store.shards {
-            store.check_open()?;
-            let around = Around { store, shard: shard.id };
-            report.add(&store.with_reserve(|| shard.merge_all(&around))?);
-        }
-        Ok(report)
+        self.compact_with(|_| true)
+    }
+
+    /// As [`Db::compact`], and calls `progress` now and then. Answering `false` stops with
+    /// [`Error::Stopped`]: shards that are done stay merged, the others stay as they were.
+    pub fn compact_with(
+        &self,
+        progress: impl FnMut(CompactProgress) -> bool,
+    ) -> Result<CompactReport> {
+        compact::compact(self.store(), progress)
     }
 
     /// Merges the sealed segments for whose shard and id `choose` answers true. For tests.
@@ -417,6 +439,11 @@ impl Db {
     /// `progress` is called now and then; answering `false` stops with [`Error::Stopped`].
     pub fn verify(&self, progress: impl FnMut(VerifyProgress) -> bool) -> Result<VerifyReport> {
         verify::verify(self.store(), progress)
+    }
+
+    /// Figures of each segment: how much of it lives.
+    pub fn segment_stats(&self) -> Vec<SegmentStats> {
+        self.store().shards.iter().flat_map(stats::segment_stats).collect()
     }
 
     /// Figures of the store and of each shard.

@@ -33,6 +33,7 @@
 
 mod batch;
 mod checkpoint;
+mod compact;
 mod compress;
 mod counters;
 mod db;
@@ -52,11 +53,12 @@ mod writes;
 pub use batch::Batch;
 pub use caskade_shard::recovery::{Loss, LossKind, RecoveryMode};
 pub use caskade_shard::{Error, Result};
-pub use checkpoint::CheckpointReport;
+pub use checkpoint::{CheckpointProgress, CheckpointReport};
+pub use compact::CompactProgress;
 pub use db::{Db, Expiry};
 pub use iter::{Entry, Iter, Keys, ScanCursor, ScanPage};
 pub use options::{Background, Builder, Compression, Durability, OpenProgress, WriteOptions};
-pub use stats::{CompactReport, OpenReport, ShardOpenReport, ShardStats, Stats};
+pub use stats::{CompactReport, OpenReport, SegmentStats, ShardOpenReport, ShardStats, Stats};
 pub use value::Value;
 pub use verify::{Damage, VerifyProgress, VerifyReport};
 pub use version::Version;

@@ -8,3 +8,4 @@ mod model;
 mod rig;
 mod scenarios;
 mod stress;
+mod upkeep;
