@@ -105,13 +105,13 @@ fn code_of(error: &Error) -> u8 {
 fn advice(error: &Error) -> Option<&'static str> {
     Some(match error {
         Error::Corrupt { .. } => {
-            "Other keys stay readable. `caskade verify` lists every damaged place; keep the files."
+            "Other keys stay readable. `caskade repair` lists what is lost, and saves the rest elsewhere."
         }
         Error::Damaged { .. } | Error::MissingSegment { .. } => {
-            "Keep the files as they are, and go back to a backup: `caskade backup` makes them."
+            "Go back to a backup with `caskade restore`, or see what `caskade repair` can save."
         }
         Error::Locked { .. } => {
-            "Stop that process, or read only: get, scan, count, stats and verify need no lock."
+            "Stop that process, or read only: get, scan, count, stats, verify and export need no lock."
         }
         Error::NotAStore { .. } => "Is the path right? `caskade put --create` makes a new store.",
         Error::UnknownFormat { .. } => "A newer version of caskade wrote it; use that one.",
@@ -119,7 +119,7 @@ fn advice(error: &Error) -> Option<&'static str> {
             "Nothing of the write was kept. Make space and try again; `caskade compact` may help."
         }
         Error::NeedsRecovery { .. } => {
-            "`caskade recover` does that. (Reading commands never write to a store.)"
+            "`caskade repair --in-place` does that. (Reading commands never write to a store.)"
         }
         Error::Poisoned { .. } | Error::Indeterminate { .. } => {
             "The disk reported a failure; look at the system's log before you go on."
