@@ -181,6 +181,15 @@ impl Store {
         for shard in &self.shards {
             shard.close_log();
         }
+        match self.write_indexes() {
+            // A full disk only makes the next open slower: what was written is durable all the same.
+            Err(error) if error.is_no_space() => self.sync_all(),
+            answer => answer,
+        }
+    }
+
+    /// Settles everything, and writes what the next open is fast by.
+    fn write_indexes(&self) -> Result<()> {
         let all = ShardSet::below(self.ctx.shards);
         self.committer.settle(&self.shards, all)?;
         for shard in &self.shards {
