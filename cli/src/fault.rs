@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Damaged(String),
     /// The system refused something outside the store.
     System { action: String, source: io::Error },
+    /// The system refused the output.
+    Stdout(io::Error),
     /// Ctrl-C.
     Interrupted,
     /// Nobody reads stdout any more, as with `caskade scan … | head`.
@@ -40,7 +42,7 @@ impl From<io::Error> for Fault {
         if source.kind() == io::ErrorKind::BrokenPipe {
             Self::PipeClosed
         } else {
-            Self::System { action: "write to stdout".to_owned(), source }
+            Self::Stdout(source)
         }
     }
 }
@@ -57,7 +59,7 @@ impl Fault {
             Self::KeyMissing => 1,
             Self::Usage(_) => 2,
             Self::Damaged(_) => 3,
-            Self::System { .. } => 5,
+            Self::System { .. } | Self::Stdout(_) => 5,
             Self::Interrupted => 130,
             Self::Store(error) => code_of(error),
         }
@@ -69,6 +71,7 @@ impl Fault {
             Self::PipeClosed | Self::KeyMissing => return ExitCode::from(self.code()),
             Self::Usage(message) | Self::Damaged(message) => message.clone(),
             Self::System { action, source } => format!("{action}: {source}"),
+            Self::Stdout(source) => format!("write to stdout: {source}"),
             Self::Interrupted => "interrupted".to_owned(),
             Self::Store(error) => error.to_string(),
         };
@@ -116,7 +119,7 @@ fn advice(error: &Error) -> Option<&'static str> {
         Error::NotAStore { .. } => "Is the path right? `caskade put --create` makes a new store.",
         Error::UnknownFormat { .. } => "A newer version of caskade wrote it; use that one.",
         Error::NoSpace { .. } => {
-            "Nothing of the write was kept. Make space and try again; `caskade compact` may help."
+            "What was refused left nothing half-written. Make space and try again; `caskade compact` may help."
         }
         Error::NeedsRecovery { .. } => {
             "`caskade repair --in-place` does that. (Reading commands never write to a store.)"

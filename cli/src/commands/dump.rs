@@ -54,6 +54,8 @@ pub(super) fn write_lmdb_end(out: &mut impl Write) -> Outcome {
 /// Reads a dump of either kind.
 pub(super) struct Reader<R> {
     input: R,
+    /// What it is called in messages.
+    name: String,
     kind: Kind,
     line: Vec<u8>,
     line_number: u64,
@@ -73,21 +75,20 @@ enum Kind {
 
 impl<R: BufRead> Reader<R> {
     /// Sees by the first bytes what it is.
-    pub(super) fn new(mut input: R) -> Outcome<Self> {
-        let first = input.fill_buf().map_err(unreadable)?.first().copied();
+    pub(super) fn new(mut input: R, name: String) -> Outcome<Self> {
+        let first = input.fill_buf().map_err(|fault| unreadable(&name, fault))?.first().copied();
         let kind = match first {
             Some(b'V') => Kind::Lmdb { is_print: false },
             Some(b'{' | b'\n' | b' ') => Kind::Json,
             None => Kind::Ended,
             Some(_) => {
-                return Err(Fault::Usage(
-                    "the input is neither JSON lines, which begin with '{', nor a dump of LMDB, \
-                     which begins with 'VERSION='"
-                        .to_owned(),
-                ));
+                return Err(Fault::Usage(format!(
+                    "{name} is neither JSON lines, which begin with '{{', nor a dump of LMDB, which \
+                     begins with 'VERSION='"
+                )));
             }
         };
-        let mut reader = Self { input, kind, line: Vec::new(), line_number: 0, bytes: 0 };
+        let mut reader = Self { input, name, kind, line: Vec::new(), line_number: 0, bytes: 0 };
         if kind != Kind::Json && first.is_some() {
             reader.head()?;
         }
@@ -110,13 +111,14 @@ impl<R: BufRead> Reader<R> {
 
     /// Says where it went wrong.
     fn wrong(&self, what: &str) -> Fault {
-        Fault::Usage(format!("line {} of the input: {what}", self.line_number))
+        Fault::Usage(format!("line {} of {}: {what}", self.line_number, self.name))
     }
 
     /// Reads a line without its end. False where there is none.
     fn read_line(&mut self) -> Outcome<bool> {
         self.line.clear();
-        let len = self.input.read_until(b'\n', &mut self.line).map_err(unreadable)?;
+        let len = self.input.read_until(b'\n', &mut self.line);
+        let len = len.map_err(|fault| unreadable(&self.name, fault))?;
         self.bytes += len as u64;
         self.line_number += 1;
         if self.line.last() == Some(&b'\n') {
@@ -234,8 +236,8 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-fn unreadable(source: std::io::Error) -> Fault {
-    Fault::System { action: "read the input".to_owned(), source }
+fn unreadable(name: &str, source: std::io::Error) -> Fault {
+    Fault::System { action: format!("read {name}"), source }
 }
 
 /// The text form of LMDB: `\\` and two digits behind a backslash.
@@ -263,7 +265,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Outcome<Vec<Pair>> {
-        let mut reader = Reader::new(text.as_bytes())?;
+        let mut reader = Reader::new(text.as_bytes(), "the input".to_owned())?;
         let mut pairs = Vec::new();
         while let Some(pair) = reader.next_pair()? {
             pairs.push(pair);

@@ -17,6 +17,14 @@ const LMDB_KEY_MAX: usize = 511;
 
 /// Writes all keys and values.
 pub(crate) fn export(args: &ExportArgs) -> Outcome {
+    export_all(args).map_err(|fault| match (fault, &args.file) {
+        // What fails to be written without a name was meant for stdout.
+        (Fault::Stdout(source), Some(path)) => Fault::system("write", path, source),
+        (fault, _) => fault,
+    })
+}
+
+fn export_all(args: &ExportArgs) -> Outcome {
     if args.output == Form::Raw {
         return Err(Fault::Usage("a dump holds text only: use --out escaped or hex".to_owned()));
     }

@@ -37,7 +37,8 @@ pub(crate) fn import(args: &ImportArgs) -> Outcome {
         (Box::new(io::stdin()), 0)
     };
     // Before the store is made: what is no dump makes none.
-    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, input))?;
+    let name = args.file.as_ref().map_or("stdin".to_owned(), |path| path.display().to_string());
+    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, input), name)?;
     let mut builder = Db::builder(&args.store).create(args.create);
     if let Some(shards) = args.shards {
         builder = builder.shards(shards);
@@ -48,7 +49,7 @@ pub(crate) fn import(args: &ImportArgs) -> Outcome {
     // Also after a failure: what is stored is made durable, and counted.
     let closed = db.close();
     if outcome.is_err() && counts.stored > 0 {
-        eprintln!("caskade: {} keys were stored before that", units::count(counts.stored));
+        eprintln!("caskade: {} keys were stored, then:", units::count(counts.stored));
     }
     outcome?;
     closed?;

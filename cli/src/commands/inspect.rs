@@ -24,6 +24,13 @@ const GLANCE: usize = 48;
 
 /// Shows a file, by what its first bytes say it is.
 pub(crate) fn inspect(args: &InspectArgs) -> Outcome {
+    if args.file.is_dir() {
+        return Err(Fault::Usage(format!(
+            "{} is a folder; name one of its files: STORE, shard-000/MANIFEST, shard-000/KEYDIR, a \
+             segment (.seg), a hint, or a journal",
+            args.file.display()
+        )));
+    }
     let bytes = fs::read(&args.file).map_err(|source| Fault::system("read", &args.file, source))?;
     let mut page = Page { out: BufWriter::new(io::stdout().lock()), args };
     let is = |magic: [u8; 8]| bytes.starts_with(&magic);

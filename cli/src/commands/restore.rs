@@ -100,7 +100,9 @@ fn keep_writers_away(store: &Path) -> Outcome<Option<File>> {
     match file.try_lock_shared() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => {
-            Err(caskade::Error::Locked { path: store.to_owned(), pid: None }.into())
+            // The holder writes its number there, for messages.
+            let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+            Err(caskade::Error::Locked { path: store.to_owned(), pid }.into())
         }
         Err(fs::TryLockError::Error(source)) => Err(Fault::system("lock", &path, source)),
     }

@@ -134,6 +134,10 @@ fn explain(error: caskade::Error, target: &Path) -> Fault {
                 target.display()
             ))
         }
+        // Here the path is right, and what is there is in the way.
+        caskade::Error::NotAStore { path, reason } if path == target => {
+            Fault::Usage(format!("{}: {reason}", path.display()))
+        }
         _ => error.into(),
     }
 }

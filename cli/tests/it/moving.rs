@@ -225,14 +225,18 @@ fn a_bad_line_is_named_and_what_came_before_stays() {
     let store = home.store();
     let dump = b"{\"key\":\"a\",\"value\":\"1\"}\nnonsense\n";
     let ran = caskade(&["import", store.to_str().unwrap()], dump);
-    ran.fails(2, "line 2 of the input: not a JSON object");
-    assert!(ran.stderr.contains("1 keys were stored before that"), "{}", ran.stderr);
+    ran.fails(2, "line 2 of stdin: not a JSON object");
+    assert!(ran.stderr.contains("1 keys were stored, then:"), "{}", ran.stderr);
     assert_eq!(home.run("get", &["a"]).ok(), "1");
     let none = home.path("none");
     caskade(&["import", "--create", none.to_str().unwrap()], b"hello").fails(2, "neither");
     assert!(!none.exists(), "what is no dump makes no store");
     caskade(&["import", none.to_str().unwrap()], dump).fails(2, "there is no such directory");
     home.run("import", &["/no/such/dump"]).fails(5, "open /no/such/dump");
+    home.run("import", &["/"]).fails(5, "read /: Is a directory");
+    home.run("export", &["--file", "/dev/full"]).fails(5, "write /dev/full: No space left");
+    home.run("backup", &[home.store().to_str().unwrap()]).fails(2, "is the store itself");
+    home.run("inspect", &[""; 0]).fails(2, "is a folder; name one of its files");
     home.run("export", &["--out", "raw"]).fails(2, "a dump holds text only");
 }
 
