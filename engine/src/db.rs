@@ -15,6 +15,7 @@ use crate::maintenance::Maintenance;
 use crate::open;
 use crate::options::{Background, Builder, WriteOptions};
 use crate::reads::with_value;
+use crate::slow::Operation;
 use crate::stats::{self, CompactReport, OpenReport, SegmentStats, Stats};
 use crate::store::{Around, Store};
 use crate::value::Value;
@@ -94,22 +95,24 @@ impl Db {
     /// Stores `value` under `key`, whatever was there.
     #[inline]
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<Version> {
-        self.store().put(key, value, WriteOptions::new())
+        self.put_with(key, value, WriteOptions::new())
     }
 
     /// As [`Db::put`], with options for this write.
+    #[inline]
     pub fn put_with(&self, key: &[u8], value: &[u8], options: WriteOptions) -> Result<Version> {
-        self.store().put(key, value, options)
+        self.store().timed(Operation::Put, Some(key), |store| store.put(key, value, options))
     }
 
     /// Removes `key`. Answers whether it was there.
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.store().delete(key, None)
+        self.delete_with(key, WriteOptions::new())
     }
 
     /// As [`Db::delete`], with options for this write; a TTL has no meaning here.
     pub fn delete_with(&self, key: &[u8], options: WriteOptions) -> Result<bool> {
-        self.store().delete(key, options.durability)
+        let durability = options.durability;
+        self.store().timed(Operation::Delete, Some(key), |store| store.delete(key, durability))
     }
 
     /// Writes all changes of `batch` or, should the machine go down, none of them. Readers may see
@@ -117,12 +120,13 @@ impl Db {
     ///
     /// Answers a version to wait for with [`Db::wait_durable`], or None if the batch is empty.
     pub fn write(&self, batch: &Batch) -> Result<Option<Version>> {
-        self.store().write(batch, None)
+        self.write_with(batch, WriteOptions::new())
     }
 
     /// As [`Db::write`], with options for this batch; a TTL belongs to the batch's own puts.
     pub fn write_with(&self, batch: &Batch, options: WriteOptions) -> Result<Option<Version>> {
-        self.store().write(batch, options.durability)
+        let durability = options.durability;
+        self.store().timed(Operation::Batch, None, |store| store.write(batch, durability))
     }
 
     /// Stores `value` if there is no value. Answers the version, or None if there was one.
@@ -137,9 +141,11 @@ impl Db {
         value: &[u8],
         options: WriteOptions,
     ) -> Result<Option<Version>> {
-        let stored = self.store().stored(value, options.expiry)?;
-        self.store().modify(key, options.durability, |old| {
-            Ok(if old.is_none() { Decision::Put(stored) } else { Decision::Keep })
+        self.store().timed(Operation::Update, Some(key), |store| {
+            let stored = store.stored(value, options.expiry)?;
+            store.modify(key, options.durability, |old| {
+                Ok(if old.is_none() { Decision::Put(stored) } else { Decision::Keep })
+            })
         })
     }
 
@@ -164,16 +170,18 @@ impl Db {
     ) -> Result<bool> {
         let stored = new.map(|value| self.store().stored(value, None)).transpose()?;
         let mut swapped = false;
-        self.store().modify(key, None, |old| {
-            swapped = match (old, expected) {
-                (None, None) => true,
-                (Some(found), Some(expected)) => with_value(found, |value| value == expected)?,
-                _ => false,
-            };
-            Ok(match stored {
-                _ if !swapped => Decision::Keep,
-                Some(stored) => Decision::Put(stored),
-                None => Decision::Delete,
+        self.store().timed(Operation::Update, Some(key), |store| {
+            store.modify(key, None, |old| {
+                swapped = match (old, expected) {
+                    (None, None) => true,
+                    (Some(found), Some(expected)) => with_value(found, |value| value == expected)?,
+                    _ => false,
+                };
+                Ok(match stored {
+                    _ if !swapped => Decision::Keep,
+                    Some(stored) => Decision::Put(stored),
+                    None => Decision::Delete,
+                })
             })
         })?;
         Ok(swapped)
@@ -187,11 +195,13 @@ impl Db {
         value: &[u8],
         expected: Version,
     ) -> Result<Option<Version>> {
-        let stored = self.store().stored(value, None)?;
         let seqno = expected.parts().1;
-        self.store().modify(key, None, |old| {
-            let is_expected = old.is_some_and(|found| found.frame.header.seqno == seqno);
-            Ok(if is_expected { Decision::Put(stored) } else { Decision::Keep })
+        self.store().timed(Operation::Update, Some(key), |store| {
+            let stored = store.stored(value, None)?;
+            store.modify(key, None, |old| {
+                let is_expected = old.is_some_and(|found| found.frame.header.seqno == seqno);
+                Ok(if is_expected { Decision::Put(stored) } else { Decision::Keep })
+            })
         })
     }
 
@@ -223,12 +233,14 @@ impl Db {
             let stored = new.as_deref().map(|new| self.store().stored(new, None)).transpose()?;
             let seen = old.map(|old| old.version().parts().1);
             let mut is_unchanged = false;
-            self.store().modify(key, None, |now| {
-                is_unchanged = now.map(|found| found.frame.header.seqno) == seen;
-                Ok(match stored {
-                    _ if !is_unchanged => Decision::Keep,
-                    Some(stored) => Decision::Put(stored),
-                    None => Decision::Delete,
+            self.store().timed(Operation::Update, Some(key), |store| {
+                store.modify(key, None, |now| {
+                    is_unchanged = now.map(|found| found.frame.header.seqno) == seen;
+                    Ok(match stored {
+                        _ if !is_unchanged => Decision::Keep,
+                        Some(stored) => Decision::Put(stored),
+                        None => Decision::Delete,
+                    })
                 })
             })?;
             if is_unchanged {
@@ -240,19 +252,19 @@ impl Db {
     /// Adds to a counter, an eight byte little-endian integer, and answers the sum. A missing key
     /// counts as 0; the sum wraps around. A TTL of the counter is kept.
     pub fn fetch_add(&self, key: &[u8], delta: i64) -> Result<i64> {
-        self.store().fetch_add(key, delta)
+        self.store().timed(Operation::Update, Some(key), |store| store.fetch_add(key, delta))
     }
 
     // Expiry.
 
     /// Lets `key` expire after `ttl` from now. Answers whether it is there.
     pub fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
-        self.store().set_expiry(key, Some(ttl))
+        self.store().timed(Operation::Update, Some(key), |store| store.set_expiry(key, Some(ttl)))
     }
 
     /// Lets `key` never expire. Answers whether it is there.
     pub fn persist(&self, key: &[u8]) -> Result<bool> {
-        self.store().set_expiry(key, None)
+        self.store().timed(Operation::Update, Some(key), |store| store.set_expiry(key, None))
     }
 
     /// When `key` expires, or None if it is not there.
@@ -265,26 +277,28 @@ impl Db {
     /// The value of `key`.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.store().get(key)
+        self.store().timed(Operation::Get, Some(key), |store| store.get(key))
     }
 
     /// Copies the value of `key` into `out`, in place of what `out` held. Answers whether it is
     /// there; `out` is empty if it is not.
     #[inline]
     pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
-        self.store().get_into(key, out)
+        self.store().timed(Operation::Get, Some(key), |store| store.get_into(key, out))
     }
 
     /// The values of many keys, in their order. Cache misses of different keys overlap, which makes
     /// this several times faster than single gets.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
         let mut values = vec![None; keys.len()];
-        self.store().get_many(keys, |index, found| {
-            if let Some((found, shard, guard)) = found {
-                let share = || shard.share_segment(&found, guard);
-                values[index] = Some(Value::new(&found, shard.id, share)?);
-            }
-            Ok(())
+        self.store().timed(Operation::GetMany, None, |store| {
+            store.get_many(keys, |index, found| {
+                if let Some((found, shard, guard)) = found {
+                    let share = || shard.share_segment(&found, guard);
+                    values[index] = Some(Value::new(&found, shard.id, share)?);
+                }
+                Ok(())
+            })
         })?;
         Ok(values)
     }
@@ -295,14 +309,16 @@ impl Db {
         keys: &[K],
         mut visit: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<()> {
-        self.store().get_many(keys, |index, found| {
-            match found {
-                Some((found, ..)) => {
-                    with_value(&found, |value| visit(index, Some(value)))?;
+        self.store().timed(Operation::GetMany, None, |store| {
+            store.get_many(keys, |index, found| {
+                match found {
+                    Some((found, ..)) => {
+                        with_value(&found, |value| visit(index, Some(value)))?;
+                    }
+                    None => visit(index, None),
                 }
-                None => visit(index, None),
-            }
-            Ok(())
+                Ok(())
+            })
         })
     }
 
@@ -313,7 +329,7 @@ impl Db {
 
     /// The length of the value of `key`, without a copy of it.
     pub fn value_len(&self, key: &[u8]) -> Result<Option<usize>> {
-        self.store().value_len(key)
+        self.store().timed(Operation::Get, Some(key), |store| store.value_len(key))
     }
 
     /// Number of keys, in constant time. Expired keys count until they are cleaned up.
@@ -361,15 +377,18 @@ impl Db {
     /// # }
     /// ```
     pub fn scan(&self, cursor: ScanCursor, count: usize) -> Result<ScanPage> {
-        crate::iter::scan(self.store(), cursor, count)
+        let page = |store: &Store| crate::iter::scan(store, cursor, count);
+        self.store().timed(Operation::Scan, None, page)
     }
 
     // Durability.
 
     /// Makes everything that was acknowledged so far durable.
     pub fn sync(&self) -> Result<()> {
-        self.store().check_writable()?;
-        self.store().sync_all()
+        self.store().timed(Operation::Sync, None, |store| {
+            store.check_writable()?;
+            store.sync_all()
+        })
     }
 
     /// Waits until the write of `version` is durable, and everything before it in its shard.
@@ -383,7 +402,8 @@ impl Db {
             let reason = "no write of this store has this version".to_owned();
             return Err(Error::InvalidOption { name: "version", reason });
         }
-        store.committer.wait(&store.shards, &[(shard, seqno)])
+        let wait = |store: &Store| store.committer.wait(&store.shards, &[(shard, seqno)]);
+        store.timed(Operation::Sync, None, wait)
     }
 
     // Upkeep.

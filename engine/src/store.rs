@@ -28,6 +28,8 @@ pub(crate) struct Store {
     pub(crate) committer: Committer,
     pub(crate) options: Builder,
     pub(crate) report: OpenReport,
+    /// Whether somebody wants to hear of slow operations.
+    pub(crate) is_timed: bool,
     /// Counts of operations.
     pub(crate) ops: Ops,
     /// Space for a full disk.
@@ -62,6 +64,7 @@ impl Store {
             ctx,
             shards,
             committer,
+            is_timed: options.slow.is_some(),
             options,
             report,
             ops: Ops::default(),

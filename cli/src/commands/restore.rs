@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use caskade_codec::names::{self, FileName, StoreName};
@@ -138,12 +139,15 @@ fn list(dir: &Path) -> Outcome<Vec<PathBuf>> {
 }
 
 fn make_dir(dir: &Path) -> Outcome {
-    fs::create_dir(dir).map_err(|source| Fault::system("create the directory", dir, source))
+    // For their owner alone, as the library makes them.
+    let made = fs::DirBuilder::new().mode(0o700).create(dir);
+    made.map_err(|source| Fault::system("create the directory", dir, source))
 }
 
 fn copy_file(from: &Path, to: &Path, mut tell: impl FnMut(u64)) -> Outcome {
     let mut source = File::open(from).map_err(|source| Fault::system("open", from, source))?;
-    let mut target = File::create_new(to).map_err(|source| Fault::system("create", to, source))?;
+    let target = File::options().write(true).create_new(true).mode(0o600).open(to);
+    let mut target = target.map_err(|source| Fault::system("create", to, source))?;
     let mut buffer = vec![0; STRETCH];
     loop {
         interrupt::check()?;

@@ -1,6 +1,7 @@
 //! Stores on the move: restored, resharded, exported and imported.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -55,6 +56,10 @@ fn a_backup_is_restored() {
     let report: Value = serde_json::from_str(report.ok()).unwrap();
     assert_eq!(report["keys"], 1_005);
     assert_eq!(contents(Path::new(restored)), before);
+    for path in ["restored", "restored/shard-000", "restored/STORE"] {
+        let mode = std::fs::metadata(home.path(path)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{path} is its owner's alone");
+    }
     // It shares nothing with the backup: writing to one does not touch the other.
     caskade(&["put", restored, "k", "v"], b"").ok();
     assert_eq!(contents(Path::new(backup)), before);

@@ -1,8 +1,9 @@
-//! Long work that is watched and stopped, and figures by segment.
+//! Long work that is watched and stopped, figures by segment, and hooks.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use caskade::{Db, Error, WriteOptions};
+use caskade::{Batch, Db, Error, ScanCursor, SlowOperation, WriteOptions};
 
 fn overwritten(path: &std::path::Path) -> Db {
     let db = Db::builder(path).shards(4).segment_bytes_max(1 << 20).open().expect("opens");
@@ -84,4 +85,85 @@ fn what_is_put_if_absent_may_expire() {
     assert!(db.put_if_absent_with(b"lease", b"theirs", soon).expect("puts").is_none());
     std::thread::sleep(Duration::from_millis(40));
     assert!(db.put_if_absent_with(b"lease", b"theirs", soon).expect("puts").is_some());
+}
+
+/// What a hook heard: operations with their keys.
+type Heard = Arc<Mutex<Vec<(&'static str, Option<Vec<u8>>)>>>;
+
+fn listening(path: &std::path::Path, threshold: Duration) -> (Db, Heard) {
+    let heard = Heard::default();
+    let ears = Arc::clone(&heard);
+    let hook = move |slow: &SlowOperation<'_>| {
+        assert!(slow.elapsed >= threshold);
+        ears.lock().unwrap().push((slow.operation.name(), slow.key.map(<[u8]>::to_vec)));
+    };
+    let db = Db::builder(path).on_slow_operation(threshold, hook).open().expect("opens");
+    (db, heard)
+}
+
+#[test]
+fn slow_operations_are_told_with_their_keys() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (db, heard) = listening(&dir.path().join("data"), Duration::ZERO);
+    let version = db.put(b"k", b"v").expect("puts");
+    db.get(b"k").expect("gets");
+    db.get_into(b"absent", &mut Vec::new()).expect("gets");
+    db.get_many(&[b"k"]).expect("gets");
+    db.fetch_add(b"n", 1).expect("adds");
+    db.put_if_absent(b"k", b"w").expect("tries");
+    db.compare_and_swap(b"k", Some(b"v"), Some(b"w")).expect("swaps");
+    db.delete(b"k").expect("deletes");
+    let mut batch = Batch::new();
+    batch.put(b"b", b"v");
+    db.write(&batch).expect("writes");
+    db.scan(ScanCursor::start(), 10).expect("scans");
+    db.wait_durable(version).expect("waits");
+    db.sync().expect("syncs");
+    let key = |key: &[u8]| Some(key.to_vec());
+    let expected = [
+        ("put", key(b"k")),
+        ("get", key(b"k")),
+        ("get", key(b"absent")),
+        ("get_many", None),
+        ("update", key(b"n")),
+        ("update", key(b"k")),
+        ("update", key(b"k")),
+        ("delete", key(b"k")),
+        ("batch", None),
+        ("scan", None),
+        ("sync", None),
+        ("sync", None),
+    ];
+    assert_eq!(*heard.lock().unwrap(), expected);
+}
+
+#[test]
+fn quick_operations_are_not_told_of() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (db, heard) = listening(&dir.path().join("data"), Duration::from_secs(600));
+    db.put(b"k", b"v").expect("puts");
+    db.get(b"k").expect("gets");
+    assert!(heard.lock().unwrap().is_empty());
+}
+
+/// The hook may use the store: no lock is held while it runs.
+#[test]
+fn a_hook_may_use_the_store() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let this: Arc<Mutex<Option<Db>>> = Arc::default();
+    let seen = Arc::clone(&this);
+    let db = Db::builder(dir.path().join("data"))
+        .shards(1)
+        .on_slow_operation(Duration::ZERO, move |slow| {
+            // Of its own calls it would hear again.
+            let db = seen.lock().unwrap().take();
+            if let Some(db) = db {
+                db.put(b"log", slow.operation.name().as_bytes()).expect("puts");
+            }
+        })
+        .open()
+        .expect("opens");
+    *this.lock().unwrap() = Some(db.clone());
+    db.put(b"k", b"v").expect("puts");
+    assert_eq!(db.get(b"log").expect("gets").expect("is there"), b"put");
 }
