@@ -140,12 +140,8 @@ impl Svg {
         let mean = units::as_f64(total) / shards.len().max(1) as f64;
         let y = bottom - mean * scale;
         self.rule("mean", (LEFT, y), (LEFT + width, y));
-        self.text(
-            "",
-            "end",
-            (LEFT + width, y - 5.0),
-            &format!("mean {}", units::bytes(mean as u64)),
-        );
+        let mean = format!("mean {} (dashed)", units::bytes(mean as u64));
+        self.text("", "end", (LEFT + width, SHARDS_TOP - 18.0), &mean);
     }
 
     /// A row for each shard, with its segments side by side, the oldest first.

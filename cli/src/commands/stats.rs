@@ -45,7 +45,11 @@ pub(crate) fn stats(args: &StatsArgs) -> Outcome {
         if !interrupt::sleep(pause) {
             return Ok(());
         }
-        db = db.refresh()?;
+        db = match db.refresh() {
+            // Ctrl-C is how a watch ends, also while it reads.
+            Err(_) if interrupt::is_asked() => return Ok(()),
+            answer => answer?,
+        };
     }
 }
 
