@@ -277,28 +277,26 @@ impl Db {
     /// The value of `key`.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.store().timed(Operation::Get, Some(key), |store| store.get(key))
+        self.store().get(key)
     }
 
     /// Copies the value of `key` into `out`, in place of what `out` held. Answers whether it is
     /// there; `out` is empty if it is not.
     #[inline]
     pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
-        self.store().timed(Operation::Get, Some(key), |store| store.get_into(key, out))
+        self.store().get_into(key, out)
     }
 
     /// The values of many keys, in their order. Cache misses of different keys overlap, which makes
     /// this several times faster than single gets.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
         let mut values = vec![None; keys.len()];
-        self.store().timed(Operation::GetMany, None, |store| {
-            store.get_many(keys, |index, found| {
-                if let Some((found, shard, guard)) = found {
-                    let share = || shard.share_segment(&found, guard);
-                    values[index] = Some(Value::new(&found, shard.id, share)?);
-                }
-                Ok(())
-            })
+        self.store().get_many(keys, |index, found| {
+            if let Some((found, shard, guard)) = found {
+                let share = || shard.share_segment(&found, guard);
+                values[index] = Some(Value::new(&found, shard.id, share)?);
+            }
+            Ok(())
         })?;
         Ok(values)
     }
@@ -309,16 +307,14 @@ impl Db {
         keys: &[K],
         mut visit: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<()> {
-        self.store().timed(Operation::GetMany, None, |store| {
-            store.get_many(keys, |index, found| {
-                match found {
-                    Some((found, ..)) => {
-                        with_value(&found, |value| visit(index, Some(value)))?;
-                    }
-                    None => visit(index, None),
+        self.store().get_many(keys, |index, found| {
+            match found {
+                Some((found, ..)) => {
+                    with_value(&found, |value| visit(index, Some(value)))?;
                 }
-                Ok(())
-            })
+                None => visit(index, None),
+            }
+            Ok(())
         })
     }
 
@@ -329,7 +325,7 @@ impl Db {
 
     /// The length of the value of `key`, without a copy of it.
     pub fn value_len(&self, key: &[u8]) -> Result<Option<usize>> {
-        self.store().timed(Operation::Get, Some(key), |store| store.value_len(key))
+        self.store().value_len(key)
     }
 
     /// Number of keys, in constant time. Expired keys count until they are cleaned up.

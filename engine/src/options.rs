@@ -287,9 +287,10 @@ impl Builder {
         self
     }
 
-    /// Called with every read or write for which its caller waited at least `threshold`, on the
-    /// caller's thread, when it is done and holds no lock. Background work, checkpoints and
-    /// compactions are not told of: nobody waits for them by accident.
+    /// Called with every write, scan and sync for which its caller waited at least `threshold`, on the
+    /// caller's thread, when it is done and holds no lock. Gets are not timed: they take no lock and
+    /// wait for nothing but a page of the disk. Neither are checkpoints, compactions and background
+    /// work: nobody waits for them by accident.
     ///
     /// ```
     /// # fn main() -> caskade::Result<()> {

@@ -93,11 +93,11 @@ fn items_of(name: &str, source: &str) -> Vec<String> {
             items.push(format!("{shown}{cfg}"));
         }
         let is_enum = shown.starts_with("pub enum");
-        while is_block {
-            let Some(inner) = lines.next() else { break };
-            if inner == "}" {
-                break;
-            }
+        if !is_block {
+            cfg.clear();
+            continue;
+        }
+        while let Some(inner) = lines.next().filter(|inner| *inner != "}") {
             let indented = inner.strip_prefix("    ").unwrap_or(inner);
             let is_variant = is_enum && indented.starts_with(char::is_uppercase);
             let is_member = indented.starts_with("pub ") || is_variant;
@@ -110,7 +110,7 @@ fn items_of(name: &str, source: &str) -> Vec<String> {
                 member = format!("{member} {}", lines.next().expect("it ends").trim());
             }
             // The fields of a variant stand on lines of their own.
-            while is_variant && member.ends_with('{') || is_variant && !balanced(&member) {
+            while is_variant && (member.ends_with('{') || !balanced(&member)) {
                 let field = lines.next().expect("it ends").trim();
                 if !field.starts_with("///") {
                     member = format!("{member} {field}");
