@@ -119,7 +119,7 @@ fn advice(error: &Error) -> Option<&'static str> {
         Error::NotAStore { .. } => "Is the path right? `caskade put --create` makes a new store.",
         Error::UnknownFormat { .. } => "A newer version of caskade wrote it; use that one.",
         Error::NoSpace { .. } => {
-            "What was refused left nothing half-written. Make space and try again; `caskade compact` may help."
+            "What was refused left nothing half-written. Make space, and try again."
         }
         Error::NeedsRecovery { .. } => {
             "`caskade repair --in-place` does that. (Reading commands never write to a store.)"

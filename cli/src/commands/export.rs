@@ -1,9 +1,11 @@
 //! `export`: everything in a store, for other programs.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 
-use super::{dump, open_to_read, scan};
+use caskade::Db;
+
+use super::{beside, dump, open_to_read, scan};
 use crate::args::{DumpFormat, ExportArgs};
 use crate::escape::Form;
 use crate::fault::{Fault, Outcome};
@@ -17,27 +19,36 @@ const LMDB_KEY_MAX: usize = 511;
 
 /// Writes all keys and values.
 pub(crate) fn export(args: &ExportArgs) -> Outcome {
-    export_all(args).map_err(|fault| match (fault, &args.file) {
-        // What fails to be written without a name was meant for stdout.
-        (Fault::Stdout(source), Some(path)) => Fault::system("write", path, source),
-        (fault, _) => fault,
-    })
-}
-
-fn export_all(args: &ExportArgs) -> Outcome {
     if args.output == Form::Raw {
         return Err(Fault::Usage("a dump holds text only: use --out escaped or hex".to_owned()));
     }
     let prefix = scan::prefix(args.input, args.prefix.as_deref())?;
     let db = open_to_read(&args.store)?;
-    let mut out: Box<dyn Write> = match &args.file {
-        Some(path) => {
-            let file =
-                File::create(path).map_err(|source| Fault::system("create", path, source))?;
-            Box::new(BufWriter::new(file))
-        }
-        None => Box::new(BufWriter::new(io::stdout().lock())),
-    };
+    let Some(path) = &args.file else { return write_all(args, &db, &prefix, io::stdout().lock()) };
+    let is_device = path.metadata().is_ok_and(|meta| !meta.is_file());
+    // Half a dump could be taken for a whole one: the file gets its name at the end.
+    let partial = if is_device { path.clone() } else { beside::sibling(path, ".partial") };
+    let file =
+        File::create(&partial).map_err(|source| Fault::system("create", &partial, source))?;
+    let written = write_all(args, &db, &prefix, file).map_err(|fault| match fault {
+        // What is written without saying where goes to stdout as a rule.
+        Fault::Stdout(source) => Fault::system("write", &partial, source),
+        fault => fault,
+    });
+    if is_device {
+        return written;
+    }
+    let named = written.and_then(|()| {
+        fs::rename(&partial, path).map_err(|source| Fault::system("rename to", path, source))
+    });
+    if named.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    named
+}
+
+fn write_all(args: &ExportArgs, db: &Db, prefix: &[u8], out: impl Write) -> Outcome {
+    let mut out = BufWriter::with_capacity(1 << 16, out);
     let is_lmdb = args.format == DumpFormat::Lmdb;
     if is_lmdb {
         dump::write_lmdb_head(&mut out, db.len(), db.stats().total.live_bytes)?;
@@ -52,7 +63,7 @@ fn export_all(args: &ExportArgs) -> Outcome {
             progress.set(done, total);
         }
         let entry = entry?;
-        if !entry.key.starts_with(&prefix) {
+        if !entry.key.starts_with(prefix) {
             continue;
         }
         if is_lmdb {

@@ -239,6 +239,16 @@ fn a_bad_line_is_named_and_what_came_before_stays() {
     caskade(&["import", none.to_str().unwrap()], dump).fails(2, "there is no such directory");
     home.run("import", &["/no/such/dump"]).fails(5, "open /no/such/dump");
     home.run("import", &["/"]).fails(5, "read /: Is a directory");
+    let dump = home.path("yesterday");
+    std::fs::write(&dump, "a dump").unwrap();
+    let dump = dump.to_str().unwrap();
+    caskade(&["export", "/no/such/store", "--file", dump], b"").fails(2, "no store at");
+    let (segment, at) = home.find(b"key:000 value");
+    crate::flip(&segment, at);
+    home.run("export", &["--file", dump]).fails(3, "corrupt data");
+    crate::flip(&segment, at);
+    assert_eq!(std::fs::read(dump).unwrap(), b"a dump", "what fails leaves it");
+    assert!(!home.path("yesterday.partial").exists());
     home.run("export", &["--file", "/dev/full"]).fails(5, "write /dev/full: No space left");
     home.run("backup", &[home.store().to_str().unwrap()]).fails(2, "is the store itself");
     home.run("inspect", &[""; 0]).fails(2, "is a folder; name one of its files");
