@@ -10,10 +10,15 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// How long a wait goes without a look at Ctrl-C.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// One that comes sooner after the first is the same wish: `timeout` sends each signal twice.
+const ECHO: Duration = Duration::from_millis(300);
+
 /// Begins to listen for Ctrl-C and the request to terminate. The second one ends the process at once.
 pub(crate) fn listen() -> Outcome {
-    let handler = || {
-        if STOP.swap(true, Ordering::Relaxed) {
+    let mut first: Option<Instant> = None;
+    let handler = move || {
+        STOP.store(true, Ordering::Relaxed);
+        if first.get_or_insert_with(Instant::now).elapsed() > ECHO {
             std::process::exit(130);
         }
     };

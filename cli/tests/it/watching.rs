@@ -58,7 +58,7 @@ fn watching_sees_what_is_written_and_ends_with_ctrl_c() {
 #[test]
 fn a_benchmark_measures_and_tidies_up() {
     let home = Home::new();
-    let ran = home.run("bench", &["--records", "2000", "--time", "100ms", "--value-bytes", "50"]);
+    let ran = home.run("bench", &["--records", "2000", "--time", "500ms", "--value-bytes", "50"]);
     for mix in ["load  put", "A     read", "A     update", "B ", "C ", "D     insert", "F     rmw"]
     {
         assert!(ran.ok().contains(mix), "{mix}: {}", ran.text());
@@ -66,7 +66,7 @@ fn a_benchmark_measures_and_tidies_up() {
     assert!(!home.store().exists());
 
     home.fill(20);
-    let args = ["--records", "2000", "--time", "50ms", "--mixes", "d,A"];
+    let args = ["--records", "2000", "--time", "500ms", "--mixes", "d,A"];
     home.run("bench", &args).fails(2, "nothing is written over it");
     let existing =
         [&args[..], &["--existing", "--json", "--durable", "--value-bytes", "10"]].concat();
@@ -83,6 +83,8 @@ fn interrupted(args: &[&str]) -> Ran {
     for wait in [5, 10, 20, 40, 80, 3] {
         let mut child = command(args).stdin(Stdio::piped()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(wait));
+        interrupt(&child);
+        // As `timeout` does it. A person's second Ctrl-C comes later, and ends the process at once.
         interrupt(&child);
         drop(child.stdin.take());
         let output = child.wait_with_output().unwrap();
