@@ -249,6 +249,8 @@ pub(crate) struct RepairArgs {
     pub(crate) json: bool,
 }
 
+/// The old store stays until the new one is whole; meanwhile both need space. Values that the library
+/// compressed are written plain.
 #[derive(Debug, Args)]
 pub(crate) struct ReshardArgs {
     /// The store's folder
