@@ -46,8 +46,14 @@ pub(crate) enum Command {
     /// Make a new store from a backup
     Restore(RestoreArgs),
     /// Save what can be read of a damaged store, and list what is lost
+    ///
+    /// Without --into and --in-place it only looks, and writes nothing. Exit code 3 says that something
+    /// is lost, also when the rest was saved.
     Repair(RepairArgs),
     /// Write a store anew with another number of shards, while nobody uses it
+    ///
+    /// The old store stays until the new one is whole, so that both need space for a while. Values that
+    /// the library compressed are written plain.
     Reshard(ReshardArgs),
     /// Print all keys and values, as JSON lines or as a dump of LMDB
     Export(ExportArgs),
@@ -232,7 +238,6 @@ pub(crate) struct RestoreArgs {
     pub(crate) json: bool,
 }
 
-/// Without --into and --in-place it only looks: what is damaged, and what would be lost.
 #[derive(Debug, Args)]
 pub(crate) struct RepairArgs {
     /// The store's folder
@@ -249,8 +254,6 @@ pub(crate) struct RepairArgs {
     pub(crate) json: bool,
 }
 
-/// The old store stays until the new one is whole; meanwhile both need space. Values that the library
-/// compressed are written plain.
 #[derive(Debug, Args)]
 pub(crate) struct ReshardArgs {
     /// The store's folder
