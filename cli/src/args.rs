@@ -20,7 +20,8 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 fine, 1 the key is missing, 2 wrong usage, 3 damaged data, 4 the store is in use,
 5 the system refused a file operation, 130 interrupted. Data goes to stdout, notes to stderr.
-get, scan, count, stats and verify open the store read-only, also while another process writes.";
+get, scan, count, stats, verify, export and repair (without --in-place) open the store read-only,
+also while another process writes.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -42,10 +43,26 @@ pub(crate) enum Command {
     Compact(CompactArgs),
     /// Copy a store with hard links; again into the same folder copies what is new
     Backup(BackupArgs),
-    /// Open a store for writing once, and tell what recovery did
-    Recover(RecoverArgs),
+    /// Make a new store from a backup
+    Restore(RestoreArgs),
+    /// Save what can be read of a damaged store, and list what is lost
+    ///
+    /// Without --into and --in-place it only looks, and writes nothing. Exit code 3 says that something
+    /// is lost, also when the rest was saved.
+    Repair(RepairArgs),
+    /// Write a store anew with another number of shards, while nobody uses it
+    ///
+    /// The old store stays until the new one is whole, so that both need space for a while. Values that
+    /// the library compressed are written plain.
+    Reshard(ReshardArgs),
+    /// Print all keys and values, as JSON lines or as a dump of LMDB
+    Export(ExportArgs),
+    /// Store what `export` or LMDB's `mdb_dump` wrote
+    Import(ImportArgs),
     /// Show what one file of a store holds
     Inspect(InspectArgs),
+    /// Measure a store with the mixes of the YCSB benchmark
+    Bench(BenchArgs),
     /// Show on a temporary store what Caskade does, and measure it
     Demo(DemoArgs),
     /// Print completions for a shell
@@ -90,7 +107,7 @@ pub(crate) struct PutArgs {
     #[arg(long, value_name = "TIME", value_parser = units::parse_time)]
     pub(crate) ttl: Option<Duration>,
     /// Leave a value that is there; exit code 1 if there is one
-    #[arg(long, conflicts_with = "ttl")]
+    #[arg(long)]
     pub(crate) if_absent: bool,
     /// Make the store if there is none
     #[arg(long)]
@@ -164,6 +181,15 @@ pub(crate) struct StatsArgs {
     /// A line for each shard
     #[arg(long)]
     pub(crate) shards: bool,
+    /// A line for each segment
+    #[arg(long)]
+    pub(crate) segments: bool,
+    /// Again and again, every two seconds or as often as said (500ms, 5s, 1m), until Ctrl-C
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", value_parser = units::parse_time, conflicts_with = "plot")]
+    pub(crate) watch: Option<Duration>,
+    /// Draw live and dead bytes by shard and by segment into this SVG file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -199,19 +225,169 @@ pub(crate) struct BackupArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct RecoverArgs {
+pub(crate) struct RestoreArgs {
+    /// The backup's folder. It is left as it is
+    pub(crate) backup: PathBuf,
+    /// Where the new store goes: a folder that does not exist yet, on any file system
+    pub(crate) target: PathBuf,
+    /// Do not read the new store again to check every record
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairArgs {
     /// The store's folder
     pub(crate) store: PathBuf,
+    /// Write what can be read into a new store in this folder; the original is left as it is
+    #[arg(long, value_name = "FOLDER", conflicts_with = "in_place")]
+    pub(crate) into: Option<PathBuf>,
+    /// Do what opening for writing does after a crash; if there is damage beyond that, put a repaired
+    /// store in the original's place and keep the original beside it, as STORE.damaged
+    #[arg(long)]
+    pub(crate) in_place: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReshardArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// How many shards it shall have
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) shards: u16,
+    /// Keep the old store beside the new one, in this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) keep_old: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `export` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum DumpFormat {
+    /// A JSON object a line: key, value, and expiry if there is one
+    #[default]
+    Json,
+    /// What `mdb_load` reads; it has no expiry
+    Lmdb,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: DumpFormat,
+    /// Only keys that begin so
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) prefix: Option<OsString>,
+    /// Write to this file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// How the prefix is written
+    #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) input: Form,
+    /// How keys and values stand in JSON: escaped or hex
+    #[arg(long = "out", value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) output: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The store's folder
+    pub(crate) store: PathBuf,
+    /// The file to read; stdin if none is named. What it is shows in its first bytes
+    pub(crate) file: Option<PathBuf>,
+    /// Leave values that are there
+    #[arg(long)]
+    pub(crate) no_overwrite: bool,
+    /// Make the store if there is none
+    #[arg(long)]
+    pub(crate) create: bool,
+    /// How many shards a store that is made gets
+    #[arg(long, value_name = "N", requires = "create", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) shards: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A mix of operations as the YCSB benchmark names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Mix {
+    /// Half reads, half updates
+    A,
+    /// 95% reads, 5% updates
+    B,
+    /// Reads only
+    C,
+    /// 95% reads of what is new, 5% inserts
+    D,
+    /// Half reads, half read-modify-writes
+    F,
+}
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(crate) struct BenchArgs {
+    /// The store's folder: made for the benchmark and removed after it, or an existing one with --existing
+    pub(crate) store: PathBuf,
+    /// Use a store that exists. Its own keys are left alone; those of the benchmark begin with
+    /// `caskade-bench:` and are deleted at the end
+    #[arg(long, conflicts_with = "shards")]
+    pub(crate) existing: bool,
+    /// Which mixes, in this order
+    #[arg(
+        long,
+        value_name = "MIXES",
+        value_enum,
+        value_delimiter = ',',
+        ignore_case = true,
+        default_value = "a,b,c,d,f"
+    )]
+    pub(crate) mixes: Vec<Mix>,
+    /// How many records are loaded first
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=100_000_000))]
+    pub(crate) records: u32,
+    /// How long each mix runs
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::parse_time)]
+    pub(crate) time: Duration,
+    /// How many threads [default: one a core, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) threads: Option<u8>,
+    /// Length of the values
+    #[arg(long, value_name = "BYTES", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(8..=1_048_576))]
+    pub(crate) value_bytes: u32,
+    /// How many shards the store gets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) shards: Option<u16>,
+    /// Make every write of the mixes durable before it is answered
+    #[arg(long)]
+    pub(crate) durable: bool,
+    /// Leave the store, or the keys in it, at the end
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// A segment, a hint, MANIFEST, STORE, KEYDIR or a journal
     pub(crate) file: PathBuf,
-    /// Begin at this offset of a segment, where a record begins
+    /// Begin at this offset of the segment, where a record begins
     #[arg(long, value_name = "BYTES")]
     pub(crate) offset: Option<u64>,
-    /// Show so many records, segments or groups
+    /// Show so many records, entries, segments or groups
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: usize,
     /// How keys and values are printed

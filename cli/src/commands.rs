@@ -1,6 +1,15 @@
 //! The commands, and how they open stores.
 
+pub(crate) mod bench;
+mod beside;
+mod dump;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod inspect;
+mod plot;
+pub(crate) mod repair;
+pub(crate) mod reshard;
+pub(crate) mod restore;
 pub(crate) mod scan;
 pub(crate) mod stats;
 pub(crate) mod upkeep;
@@ -27,6 +36,13 @@ fn open_to_write(path: &Path) -> Outcome<Db> {
 
 /// Opens a store with a progress bar, and tells of what recovery could not keep.
 fn open(builder: Builder) -> Outcome<Db> {
+    let db = open_quietly(builder)?;
+    tell_of_losses(&db);
+    Ok(db)
+}
+
+/// Opens a store with a progress bar.
+fn open_quietly(builder: Builder) -> Outcome<Db> {
     let progress = Progress::new("opening: segments");
     let builder = builder.on_open_progress(move |now| {
         progress.set(now.segments_done, now.segments_total);
@@ -35,9 +51,7 @@ fn open(builder: Builder) -> Outcome<Db> {
         }
         !interrupt::is_asked()
     });
-    let db = builder.open()?;
-    tell_of_losses(&db);
-    Ok(db)
+    Ok(builder.open()?)
 }
 
 /// Notes on stderr what opening the store found amiss.

@@ -1,9 +1,6 @@
 //! `caskade demo`: what the store does, shown and measured on a temporary one.
 
 mod crash;
-mod data;
-mod measure;
-mod parallel;
 mod summary;
 pub(crate) mod writer;
 
@@ -20,8 +17,9 @@ use crate::interrupt;
 use crate::term::Paint;
 use crate::units;
 
-use measure::{Disk, Latencies};
-use parallel::{Measured, Plan};
+use crate::load::data;
+use crate::load::measure::{self, Disk, Latencies};
+use crate::load::parallel::{self, Measured, Plan};
 use summary::{Memory, Report};
 
 /// Keys in one `get_many`.
@@ -177,7 +175,14 @@ impl<'a> Demo<'a> {
     }
 
     fn plan(&self, name: &'static str) -> Plan {
-        Plan { name, threads: self.threads, calls: self.records, keys_per_call: 1, at_most: None }
+        Plan {
+            name,
+            threads: self.threads,
+            calls: self.records,
+            keys_per_call: 1,
+            at_most: None,
+            stride: 1024,
+        }
     }
 
     fn keep(&mut self, measured: Measured) -> String {
@@ -267,8 +272,13 @@ impl<'a> Demo<'a> {
                 let options = WriteOptions::new().durability(Durability::Sync);
                 latencies.time(|| db.put_with(&key, &value, options)).map(drop)
             };
-            let plan =
-                Plan { threads, calls: u64::MAX, at_most: Some(DURABLE_TIME), ..self.plan(name) };
+            let plan = Plan {
+                threads,
+                calls: u64::MAX,
+                at_most: Some(DURABLE_TIME),
+                stride: 1,
+                ..self.plan(name)
+            };
             let measured = parallel::run(plan, put, || {})?;
             let commits = db.stats().commits - before.commits;
             let text = self.keep(measured);

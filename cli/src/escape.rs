@@ -91,7 +91,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     out
 }
 
-fn unhex(text: &[u8]) -> Option<Vec<u8>> {
+/// Back from [`hex`].
+pub(crate) fn unhex(text: &[u8]) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_chunks::<2>();
     rest.is_empty().then_some(())?;
     pairs.iter().map(|pair| hex_byte(*pair)).collect()
@@ -102,7 +103,8 @@ fn hex_byte([high, low]: [u8; 2]) -> Option<u8> {
     Some((digit(high)? * 16 + digit(low)?) as u8)
 }
 
-fn unescape(text: &[u8]) -> Option<Vec<u8>> {
+/// Back from [`escape`].
+pub(crate) fn unescape(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {

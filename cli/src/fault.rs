@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Damaged(String),
     /// The system refused something outside the store.
     System { action: String, source: io::Error },
+    /// The system refused the output.
+    Stdout(io::Error),
     /// Ctrl-C.
     Interrupted,
     /// Nobody reads stdout any more, as with `caskade scan … | head`.
@@ -40,7 +42,7 @@ impl From<io::Error> for Fault {
         if source.kind() == io::ErrorKind::BrokenPipe {
             Self::PipeClosed
         } else {
-            Self::System { action: "write to stdout".to_owned(), source }
+            Self::Stdout(source)
         }
     }
 }
@@ -57,7 +59,7 @@ impl Fault {
             Self::KeyMissing => 1,
             Self::Usage(_) => 2,
             Self::Damaged(_) => 3,
-            Self::System { .. } => 5,
+            Self::System { .. } | Self::Stdout(_) => 5,
             Self::Interrupted => 130,
             Self::Store(error) => code_of(error),
         }
@@ -69,6 +71,7 @@ impl Fault {
             Self::PipeClosed | Self::KeyMissing => return ExitCode::from(self.code()),
             Self::Usage(message) | Self::Damaged(message) => message.clone(),
             Self::System { action, source } => format!("{action}: {source}"),
+            Self::Stdout(source) => format!("write to stdout: {source}"),
             Self::Interrupted => "interrupted".to_owned(),
             Self::Store(error) => error.to_string(),
         };
@@ -105,21 +108,21 @@ fn code_of(error: &Error) -> u8 {
 fn advice(error: &Error) -> Option<&'static str> {
     Some(match error {
         Error::Corrupt { .. } => {
-            "Other keys stay readable. `caskade verify` lists every damaged place; keep the files."
+            "Other keys stay readable. `caskade repair` lists what is lost, and saves the rest elsewhere."
         }
         Error::Damaged { .. } | Error::MissingSegment { .. } => {
-            "Keep the files as they are, and go back to a backup: `caskade backup` makes them."
+            "Go back to a backup with `caskade restore`, or see what `caskade repair` can save."
         }
         Error::Locked { .. } => {
-            "Stop that process, or read only: get, scan, count, stats and verify need no lock."
+            "Stop that process, or read only: get, scan, count, stats, verify and export need no lock."
         }
         Error::NotAStore { .. } => "Is the path right? `caskade put --create` makes a new store.",
         Error::UnknownFormat { .. } => "A newer version of caskade wrote it; use that one.",
         Error::NoSpace { .. } => {
-            "Nothing of the write was kept. Make space and try again; `caskade compact` may help."
+            "What was refused left nothing half-written. Make space, and try again."
         }
         Error::NeedsRecovery { .. } => {
-            "`caskade recover` does that. (Reading commands never write to a store.)"
+            "`caskade repair --in-place` does that. (Reading commands never write to a store.)"
         }
         Error::Poisoned { .. } | Error::Indeterminate { .. } => {
             "The disk reported a failure; look at the system's log before you go on."

@@ -1,15 +1,24 @@
 //! Ctrl-C: commands look now and then whether they should stop, and tidy up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::fault::{Fault, Outcome};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
+/// How long a wait goes without a look at Ctrl-C.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// One that comes sooner after the first is the same wish: `timeout` sends each signal twice.
+const ECHO: Duration = Duration::from_millis(300);
+
 /// Begins to listen for Ctrl-C and the request to terminate. The second one ends the process at once.
 pub(crate) fn listen() -> Outcome {
-    let handler = || {
-        if STOP.swap(true, Ordering::Relaxed) {
+    let mut first: Option<Instant> = None;
+    let handler = move || {
+        STOP.store(true, Ordering::Relaxed);
+        if first.get_or_insert_with(Instant::now).elapsed() > ECHO {
             std::process::exit(130);
         }
     };
@@ -22,6 +31,19 @@ pub(crate) fn listen() -> Outcome {
 /// Whether the command should stop.
 pub(crate) fn is_asked() -> bool {
     STOP.load(Ordering::Relaxed)
+}
+
+/// Waits. Answers whether the command should go on.
+pub(crate) fn sleep(time: Duration) -> bool {
+    let until = Instant::now() + time;
+    while !is_asked() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        std::thread::sleep(left.min(LOOK));
+    }
+    false
 }
 
 /// Ends the command if it should stop.

@@ -10,6 +10,7 @@ mod demo;
 mod escape;
 mod fault;
 mod interrupt;
+mod load;
 mod term;
 mod units;
 
@@ -18,7 +19,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command};
-use crate::commands::{inspect, scan, stats, upkeep, values};
+use crate::commands::{
+    bench, export, import, inspect, repair, reshard, restore, scan, stats, upkeep, values,
+};
 use crate::fault::Outcome;
 
 fn main() -> ExitCode {
@@ -41,7 +44,12 @@ fn run(cli: Cli) -> Outcome {
         Command::Verify(args) => upkeep::verify(&args),
         Command::Compact(args) => upkeep::compact(&args),
         Command::Backup(args) => upkeep::backup(&args),
-        Command::Recover(args) => upkeep::recover(&args),
+        Command::Restore(args) => restore::restore(&args),
+        Command::Repair(args) => repair::repair(&args),
+        Command::Reshard(args) => reshard::reshard(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Import(args) => import::import(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => {

@@ -35,6 +35,11 @@ impl Paint {
         Self { is_on: may_control(io::stdout().is_terminal()) }
     }
 
+    /// Whether control characters may be written.
+    pub(crate) fn is_on(self) -> bool {
+        self.is_on
+    }
+
     fn wrap(self, code: &str, text: impl Display) -> String {
         if self.is_on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
@@ -112,7 +117,7 @@ impl Progress {
         }
     }
 
-    /// Shows how far it is.
+    /// Shows how far it is, of `total`; 0 stands for "nobody knows".
     pub(crate) fn set(&self, done: u64, total: u64) {
         if !self.is_on {
             return;
@@ -122,25 +127,8 @@ impl Progress {
             return;
         }
         *drawn = Some(Instant::now());
-        let elapsed = self.begun.elapsed();
-        let share = units::as_f64(done) / units::as_f64(total.max(1));
-        let filled = (done.min(total) * BAR_COLUMNS / total.max(1)) as usize;
-        let (full, empty) = if self.is_unicode { ("━", "─") } else { ("#", "-") };
-        let bar = full.repeat(filled) + &empty.repeat(BAR_COLUMNS as usize - filled);
-        let rate = if self.has_rate && done > 0 {
-            #[expect(clippy::cast_sign_loss, reason = "a rate")]
-            let rate = (self.show)(units::per_second(done, elapsed) as u64);
-            let left = elapsed.mul_f64(((1.0 - share) / share.max(1e-6)).clamp(0.0, 1e6));
-            format!("{rate}/s  {:.0} s left", left.as_secs_f64().ceil())
-        } else {
-            String::new()
-        };
-        let mut tail = format!(
-            "{:3.0}%  {} of {}  {rate}",
-            (share * 100.0).min(100.0),
-            (self.show)(done),
-            (self.show)(total),
-        );
+        let bar = self.bar(done, total);
+        let mut tail = self.tail(done, total);
         // A line that wraps could not be drawn over.
         let columns =
             terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0);
@@ -152,6 +140,32 @@ impl Progress {
         let line = format!("\r\x1b[K  {} \x1b[36m{bar}\x1b[0m {tail}", self.label);
         // A bar that cannot be drawn is no reason to stop.
         let _ = io::stderr().write_all(line.as_bytes());
+    }
+
+    fn bar(&self, done: u64, total: u64) -> String {
+        if total == 0 {
+            return String::new();
+        }
+        let filled = (done.min(total) * BAR_COLUMNS / total) as usize;
+        let (full, empty) = if self.is_unicode { ("━", "─") } else { ("#", "-") };
+        full.repeat(filled) + &empty.repeat(BAR_COLUMNS as usize - filled)
+    }
+
+    /// What stands behind the bar.
+    fn tail(&self, done: u64, total: u64) -> String {
+        let elapsed = self.begun.elapsed();
+        let rate = (self.show)(units::per_second(done, elapsed) as u64);
+        if total == 0 {
+            return format!("{}  {rate}/s", (self.show)(done));
+        }
+        let share = (units::as_f64(done) / units::as_f64(total)).min(1.0);
+        let so_far =
+            format!("{:3.0}%  {} of {}", share * 100.0, (self.show)(done), (self.show)(total));
+        if !self.has_rate || done == 0 {
+            return so_far;
+        }
+        let left = elapsed.mul_f64(((1.0 - share) / share).clamp(0.0, 1e6));
+        format!("{so_far}  {rate}/s  {} left", units::time_left(left))
     }
 
     /// Takes the bar away.

@@ -53,6 +53,16 @@ pub(crate) fn time(elapsed: Duration) -> String {
     }
 }
 
+/// What is left of some work, in whole seconds: `42 s`, `3 m 05 s`, `2 h 10 m`.
+pub(crate) fn time_left(left: Duration) -> String {
+    let seconds = left.as_secs_f64().ceil() as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} m {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} m", seconds / 3_600, seconds / 60 % 60),
+    }
+}
+
 /// A time from the command line: `500ms`, `90s`, `15m`, `2h`, `7d`.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
@@ -119,6 +129,9 @@ mod tests {
         assert_eq!(time(Duration::from_nanos(999)), "999 ns");
         assert_eq!(time(Duration::from_nanos(1_234)), "1.23 µs");
         assert_eq!(time(Duration::from_millis(61_500)), "61.5 s");
+        assert_eq!(time_left(Duration::from_millis(1)), "1 s");
+        assert_eq!(time_left(Duration::from_secs(185)), "3 m 05 s");
+        assert_eq!(time_left(Duration::from_mins(130)), "2 h 10 m");
         assert_eq!(rate(1_530_000, Duration::from_secs(1)), "1.53 M/s");
         assert_eq!(rate(9_000, Duration::from_secs(2)), "4500 /s");
     }

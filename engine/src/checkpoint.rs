@@ -29,7 +29,21 @@ pub struct CheckpointReport {
     pub bytes: u64,
 }
 
-pub(crate) fn checkpoint(store: &Store, target: &Path) -> Result<CheckpointReport> {
+/// How far a checkpoint has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckpointProgress {
+    /// Shards that are in the target.
+    pub shards_done: u64,
+    /// Shards of the store.
+    pub shards_total: u64,
+}
+
+pub(crate) fn checkpoint(
+    store: &Store,
+    target: &Path,
+    mut progress: impl FnMut(CheckpointProgress) -> bool,
+) -> Result<CheckpointReport> {
     store.check_writable()?;
     let storage = &*store.ctx.storage;
     let meta = read_store_file(store, &store.ctx.path)?;
@@ -47,11 +61,16 @@ pub(crate) fn checkpoint(store: &Store, target: &Path) -> Result<CheckpointRepor
     }
     store.committer.settle(&store.shards, ShardSet::below(store.ctx.shards))?;
     let mut report = CheckpointReport::default();
+    let mut now = CheckpointProgress { shards_done: 0, shards_total: store.shards.len() as u64 };
     for ((shard, upkeep), cut) in store.shards.iter().zip(&upkeep).zip(cuts) {
         let linked = shard.link_into(&target.join(names::shard(shard.id)), cut, upkeep)?;
         report.segments_linked += linked.linked;
         report.segments_kept += linked.kept;
         report.bytes += linked.bytes;
+        now.shards_done += 1;
+        if !progress(now) {
+            return Err(Error::Stopped);
+        }
     }
     drop(upkeep);
     store.ctx.sync_dir(target)?;

@@ -8,13 +8,15 @@ use std::time::Duration;
 use caskade_shard::context::Event;
 
 use crate::batch::Batch;
-use crate::checkpoint::{self, CheckpointReport};
+use crate::checkpoint::{self, CheckpointProgress, CheckpointReport};
+use crate::compact::{self, CompactProgress};
 use crate::iter::{Iter, Keys, ScanCursor, ScanPage};
 use crate::maintenance::Maintenance;
 use crate::open;
 use crate::options::{Background, Builder, WriteOptions};
 use crate::reads::with_value;
-use crate::stats::{CompactReport, OpenReport, Stats};
+use crate::slow::Operation;
+use crate::stats::{self, CompactReport, OpenReport, SegmentStats, Stats};
 use crate::store::{Around, Store};
 use crate::value::Value;
 use crate::verify::{self, VerifyProgress, VerifyReport};
@@ -93,22 +95,24 @@ impl Db {
     /// Stores `value` under `key`, whatever was there.
     #[inline]
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<Version> {
-        self.store().put(key, value, WriteOptions::new())
+        self.put_with(key, value, WriteOptions::new())
     }
 
     /// As [`Db::put`], with options for this write.
+    #[inline]
     pub fn put_with(&self, key: &[u8], value: &[u8], options: WriteOptions) -> Result<Version> {
-        self.store().put(key, value, options)
+        self.store().timed(Operation::Put, Some(key), |store| store.put(key, value, options))
     }
 
     /// Removes `key`. Answers whether it was there.
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.store().delete(key, None)
+        self.delete_with(key, WriteOptions::new())
     }
 
     /// As [`Db::delete`], with options for this write; a TTL has no meaning here.
     pub fn delete_with(&self, key: &[u8], options: WriteOptions) -> Result<bool> {
-        self.store().delete(key, options.durability)
+        let durability = options.durability;
+        self.store().timed(Operation::Delete, Some(key), |store| store.delete(key, durability))
     }
 
     /// Writes all changes of `batch` or, should the machine go down, none of them. Readers may see
@@ -116,19 +120,32 @@ impl Db {
     ///
     /// Answers a version to wait for with [`Db::wait_durable`], or None if the batch is empty.
     pub fn write(&self, batch: &Batch) -> Result<Option<Version>> {
-        self.store().write(batch, None)
+        self.write_with(batch, WriteOptions::new())
     }
 
     /// As [`Db::write`], with options for this batch; a TTL belongs to the batch's own puts.
     pub fn write_with(&self, batch: &Batch, options: WriteOptions) -> Result<Option<Version>> {
-        self.store().write(batch, options.durability)
+        let durability = options.durability;
+        self.store().timed(Operation::Batch, None, |store| store.write(batch, durability))
     }
 
     /// Stores `value` if there is no value. Answers the version, or None if there was one.
     pub fn put_if_absent(&self, key: &[u8], value: &[u8]) -> Result<Option<Version>> {
-        let stored = self.store().stored(value, None)?;
-        self.store().modify(key, None, |old| {
-            Ok(if old.is_none() { Decision::Put(stored) } else { Decision::Keep })
+        self.put_if_absent_with(key, value, WriteOptions::new())
+    }
+
+    /// As [`Db::put_if_absent`], with options for this write.
+    pub fn put_if_absent_with(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        options: WriteOptions,
+    ) -> Result<Option<Version>> {
+        self.store().timed(Operation::Update, Some(key), |store| {
+            let stored = store.stored(value, options.expiry)?;
+            store.modify(key, options.durability, |old| {
+                Ok(if old.is_none() { Decision::Put(stored) } else { Decision::Keep })
+            })
         })
     }
 
@@ -153,16 +170,18 @@ impl Db {
     ) -> Result<bool> {
         let stored = new.map(|value| self.store().stored(value, None)).transpose()?;
         let mut swapped = false;
-        self.store().modify(key, None, |old| {
-            swapped = match (old, expected) {
-                (None, None) => true,
-                (Some(found), Some(expected)) => with_value(found, |value| value == expected)?,
-                _ => false,
-            };
-            Ok(match stored {
-                _ if !swapped => Decision::Keep,
-                Some(stored) => Decision::Put(stored),
-                None => Decision::Delete,
+        self.store().timed(Operation::Update, Some(key), |store| {
+            store.modify(key, None, |old| {
+                swapped = match (old, expected) {
+                    (None, None) => true,
+                    (Some(found), Some(expected)) => with_value(found, |value| value == expected)?,
+                    _ => false,
+                };
+                Ok(match stored {
+                    _ if !swapped => Decision::Keep,
+                    Some(stored) => Decision::Put(stored),
+                    None => Decision::Delete,
+                })
             })
         })?;
         Ok(swapped)
@@ -176,11 +195,13 @@ impl Db {
         value: &[u8],
         expected: Version,
     ) -> Result<Option<Version>> {
-        let stored = self.store().stored(value, None)?;
         let seqno = expected.parts().1;
-        self.store().modify(key, None, |old| {
-            let is_expected = old.is_some_and(|found| found.frame.header.seqno == seqno);
-            Ok(if is_expected { Decision::Put(stored) } else { Decision::Keep })
+        self.store().timed(Operation::Update, Some(key), |store| {
+            let stored = store.stored(value, None)?;
+            store.modify(key, None, |old| {
+                let is_expected = old.is_some_and(|found| found.frame.header.seqno == seqno);
+                Ok(if is_expected { Decision::Put(stored) } else { Decision::Keep })
+            })
         })
     }
 
@@ -212,12 +233,14 @@ impl Db {
             let stored = new.as_deref().map(|new| self.store().stored(new, None)).transpose()?;
             let seen = old.map(|old| old.version().parts().1);
             let mut is_unchanged = false;
-            self.store().modify(key, None, |now| {
-                is_unchanged = now.map(|found| found.frame.header.seqno) == seen;
-                Ok(match stored {
-                    _ if !is_unchanged => Decision::Keep,
-                    Some(stored) => Decision::Put(stored),
-                    None => Decision::Delete,
+            self.store().timed(Operation::Update, Some(key), |store| {
+                store.modify(key, None, |now| {
+                    is_unchanged = now.map(|found| found.frame.header.seqno) == seen;
+                    Ok(match stored {
+                        _ if !is_unchanged => Decision::Keep,
+                        Some(stored) => Decision::Put(stored),
+                        None => Decision::Delete,
+                    })
                 })
             })?;
             if is_unchanged {
@@ -229,19 +252,19 @@ impl Db {
     /// Adds to a counter, an eight byte little-endian integer, and answers the sum. A missing key
     /// counts as 0; the sum wraps around. A TTL of the counter is kept.
     pub fn fetch_add(&self, key: &[u8], delta: i64) -> Result<i64> {
-        self.store().fetch_add(key, delta)
+        self.store().timed(Operation::Update, Some(key), |store| store.fetch_add(key, delta))
     }
 
     // Expiry.
 
     /// Lets `key` expire after `ttl` from now. Answers whether it is there.
     pub fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
-        self.store().set_expiry(key, Some(ttl))
+        self.store().timed(Operation::Update, Some(key), |store| store.set_expiry(key, Some(ttl)))
     }
 
     /// Lets `key` never expire. Answers whether it is there.
     pub fn persist(&self, key: &[u8]) -> Result<bool> {
-        self.store().set_expiry(key, None)
+        self.store().timed(Operation::Update, Some(key), |store| store.set_expiry(key, None))
     }
 
     /// When `key` expires, or None if it is not there.
@@ -350,15 +373,18 @@ impl Db {
     /// # }
     /// ```
     pub fn scan(&self, cursor: ScanCursor, count: usize) -> Result<ScanPage> {
-        crate::iter::scan(self.store(), cursor, count)
+        let page = |store: &Store| crate::iter::scan(store, cursor, count);
+        self.store().timed(Operation::Scan, None, page)
     }
 
     // Durability.
 
     /// Makes everything that was acknowledged so far durable.
     pub fn sync(&self) -> Result<()> {
-        self.store().check_writable()?;
-        self.store().sync_all()
+        self.store().timed(Operation::Sync, None, |store| {
+            store.check_writable()?;
+            store.sync_all()
+        })
     }
 
     /// Waits until the write of `version` is durable, and everything before it in its shard.
@@ -372,7 +398,8 @@ impl Db {
             let reason = "no write of this store has this version".to_owned();
             return Err(Error::InvalidOption { name: "version", reason });
         }
-        store.committer.wait(&store.shards, &[(shard, seqno)])
+        let wait = |store: &Store| store.committer.wait(&store.shards, &[(shard, seqno)]);
+        store.timed(Operation::Sync, None, wait)
     }
 
     // Upkeep.
@@ -382,20 +409,31 @@ impl Db {
     /// space; `target` must lie on the same file system. If `target` holds an earlier checkpoint of
     /// this store, what did not change is kept. Reads and writes go on.
     pub fn checkpoint(&self, target: impl AsRef<Path>) -> Result<CheckpointReport> {
-        checkpoint::checkpoint(self.store(), target.as_ref())
+        self.checkpoint_with(target, |_| true)
+    }
+
+    /// As [`Db::checkpoint`], and calls `progress` for each shard. Answering `false` stops with
+    /// [`Error::Stopped`]; what is in `target` then is no store, until a checkpoint is finished there.
+    pub fn checkpoint_with(
+        &self,
+        target: impl AsRef<Path>,
+        progress: impl FnMut(CheckpointProgress) -> bool,
+    ) -> Result<CheckpointReport> {
+        checkpoint::checkpoint(self.store(), target.as_ref(), progress)
     }
 
     /// Merges everything, now. Reads and writes go on.
     pub fn compact(&self) -> Result<CompactReport> {
-        let store = self.store();
-        store.check_writable()?;
-        let mut report = CompactReport::default();
-        for shard in &store.shards {
-            store.check_open()?;
-            let around = Around { store, shard: shard.id };
-            report.add(&store.with_reserve(|| shard.merge_all(&around))?);
-        }
-        Ok(report)
+        self.compact_with(|_| true)
+    }
+
+    /// As [`Db::compact`], and calls `progress` now and then. Answering `false` stops with
+    /// [`Error::Stopped`]: shards that are done stay merged, the others stay as they were.
+    pub fn compact_with(
+        &self,
+        progress: impl FnMut(CompactProgress) -> bool,
+    ) -> Result<CompactReport> {
+        compact::compact(self.store(), progress)
     }
 
     /// Merges the sealed segments for whose shard and id `choose` answers true. For tests.
@@ -417,6 +455,11 @@ impl Db {
     /// `progress` is called now and then; answering `false` stops with [`Error::Stopped`].
     pub fn verify(&self, progress: impl FnMut(VerifyProgress) -> bool) -> Result<VerifyReport> {
         verify::verify(self.store(), progress)
+    }
+
+    /// Figures of each segment: how much of it lives.
+    pub fn segment_stats(&self) -> Vec<SegmentStats> {
+        self.store().shards.iter().flat_map(stats::segment_stats).collect()
     }
 
     /// Figures of the store and of each shard.

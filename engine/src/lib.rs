@@ -28,20 +28,29 @@
 //! # Features
 //!
 //! All off by default: `bytes` (`Value` into `Bytes`), `serde` (statistics), `tracing` (spans),
-//! `lz4` and `zstd` (compressed values).
+//! `metrics` (statistics through the facade of that name), `lz4` and `zstd` (compressed values).
+//!
+//! # Watching it
+//!
+//! [`Db::stats`] has what to graph. [`Builder::on_slow_operation`] tells of callers that had to wait,
+//! [`Builder::on_background_error`] of trouble that no caller hears of.
 #![forbid(unsafe_code)]
 
 mod batch;
 mod buffer;
 mod checkpoint;
+mod compact;
 mod compress;
 mod db;
 mod iter;
 mod maintenance;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod open;
 mod options;
 mod reads;
 mod reserve;
+mod slow;
 mod stats;
 mod store;
 mod value;
@@ -52,11 +61,13 @@ mod writes;
 pub use batch::Batch;
 pub use caskade_shard::recovery::{Loss, LossKind, RecoveryMode};
 pub use caskade_shard::{Error, Result};
-pub use checkpoint::CheckpointReport;
+pub use checkpoint::{CheckpointProgress, CheckpointReport};
+pub use compact::CompactProgress;
 pub use db::{Db, Expiry};
 pub use iter::{Entry, Iter, Keys, ScanCursor, ScanPage};
 pub use options::{Background, Builder, Compression, Durability, OpenProgress, WriteOptions};
-pub use stats::{CompactReport, OpenReport, ShardOpenReport, ShardStats, Stats};
+pub use slow::{Operation, SlowOperation};
+pub use stats::{CompactReport, OpenReport, SegmentStats, ShardOpenReport, ShardStats, Stats};
 pub use value::Value;
 pub use verify::{Damage, VerifyProgress, VerifyReport};
 pub use version::Version;

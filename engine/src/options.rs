@@ -10,6 +10,7 @@ use caskade_shard::recovery::RecoveryMode;
 use caskade_shard::storage::{RealStorage, Storage};
 
 use crate::db::Db;
+use crate::slow::{SlowHook, SlowOperation};
 use crate::{Error, Result};
 
 /// What `Ok` from a write promises.
@@ -141,6 +142,7 @@ pub struct Builder {
     pub(crate) snapshot_on_close: bool,
     pub(crate) progress: Option<ProgressFn>,
     pub(crate) on_background_error: Option<ErrorHook>,
+    pub(crate) slow: Option<SlowHook>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -180,6 +182,7 @@ impl Builder {
             snapshot_on_close: true,
             progress: None,
             on_background_error: None,
+            slow: None,
         }
     }
 
@@ -281,6 +284,34 @@ impl Builder {
     /// Called, on the maintenance thread, with errors of background work.
     pub fn on_background_error(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         self.on_background_error = Some(Arc::new(hook));
+        self
+    }
+
+    /// Called with every write, scan and sync for which its caller waited at least `threshold`, on the
+    /// caller's thread, when it is done and holds no lock. Gets are not timed: they take no lock and
+    /// wait for nothing but a page of the disk. Neither are checkpoints, compactions and background
+    /// work: nobody waits for them by accident.
+    ///
+    /// ```
+    /// # fn main() -> caskade::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("data");
+    /// use std::time::Duration;
+    ///
+    /// let db = caskade::Db::builder(&path)
+    ///     .on_slow_operation(Duration::from_millis(10), |slow| {
+    ///         eprintln!("{} took {:?}", slow.operation.name(), slow.elapsed);
+    ///     })
+    ///     .open()?;
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn on_slow_operation(
+        mut self,
+        threshold: Duration,
+        hook: impl Fn(&SlowOperation<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.slow = Some(SlowHook { threshold, hook: Arc::new(hook) });
         self
     }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use caskade_shard::merge::Outcome;
 pub use caskade_shard::recovery::ShardReport as ShardOpenReport;
-
 use caskade_shard::shard::Shard;
 
 use crate::store::Store;
@@ -132,6 +131,23 @@ pub struct ShardStats {
     pub sealed: u64,
 }
 
+/// Figures of one segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct SegmentStats {
+    /// The shard.
+    pub shard: u16,
+    /// The segment.
+    pub segment: u64,
+    /// Whether it takes no more records.
+    pub is_sealed: bool,
+    /// Its length, the unused end left out.
+    pub bytes: u64,
+    /// Bytes of the records that are the newest of their keys.
+    pub live_bytes: u64,
+}
+
 impl ShardStats {
     /// Total over live bytes; 1 for an empty shard.
     #[must_use]
@@ -182,7 +198,39 @@ impl Stats {
     }
 }
 
-fn shard_stats(shard: &caskade_shard::shard::Shard) -> ShardStats {
+/// The segments of one shard, by their ids.
+pub(crate) fn segment_stats(shard: &Shard) -> Vec<SegmentStats> {
+    let id = shard.id.0;
+    let (sealed, _) = shard.merge_stats();
+    let mut all: Vec<SegmentStats> = sealed
+        .iter()
+        .map(|one| SegmentStats {
+            shard: id,
+            segment: one.id.0,
+            is_sealed: true,
+            bytes: one.len,
+            live_bytes: one.live_bytes,
+        })
+        .collect();
+    for (file, end) in &shard.cut().files {
+        let segment = file.segment.id.0;
+        // It may have been sealed just now.
+        if all.iter().all(|one| one.segment != segment) {
+            let live_bytes = file.segment.usage.get().0;
+            all.push(SegmentStats {
+                shard: id,
+                segment,
+                is_sealed: false,
+                bytes: *end,
+                live_bytes,
+            });
+        }
+    }
+    all.sort_unstable_by_key(|one| one.segment);
+    all
+}
+
+fn shard_stats(shard: &Shard) -> ShardStats {
     let (segments, open) = shard.merge_stats();
     let live_bytes = segments.iter().map(|s| s.live_bytes).sum::<u64>() + open.open_live_bytes;
     let total_bytes = segments.iter().map(|s| s.len).sum::<u64>() + open.open_bytes;

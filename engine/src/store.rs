@@ -27,6 +27,8 @@ pub(crate) struct Store {
     pub(crate) committer: Committer,
     pub(crate) options: Builder,
     pub(crate) report: OpenReport,
+    /// Whether somebody wants to hear of slow operations.
+    pub(crate) is_timed: bool,
     /// Space for a full disk.
     pub(crate) reserve: Reserve,
     /// The lock on the directory; none where the store is read-only.
@@ -59,6 +61,7 @@ impl Store {
             ctx,
             shards,
             committer,
+            is_timed: options.slow.is_some(),
             options,
             report,
             reserve: Reserve::default(),
@@ -181,6 +184,15 @@ impl Store {
         for shard in &self.shards {
             shard.close_log();
         }
+        match self.write_indexes() {
+            // A full disk only makes the next open slower: what was written is durable all the same.
+            Err(error) if error.is_no_space() => self.sync_all(),
+            answer => answer,
+        }
+    }
+
+    /// Settles everything, and writes what the next open is fast by.
+    fn write_indexes(&self) -> Result<()> {
         let all = ShardSet::below(self.ctx.shards);
         self.committer.settle(&self.shards, all)?;
         for shard in &self.shards {

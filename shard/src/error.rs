@@ -22,7 +22,7 @@ pub enum Error {
     },
     /// The disk, the quota or the inode table is full. Nothing of the write is kept; reads go on,
     /// and writes succeed again once there is space, without reopening.
-    #[error("no space left for {action} {}", path.display())]
+    #[error("no space left to {action} {}", path.display())]
     NoSpace {
         /// What was tried, as a verb.
         action: &'static str,

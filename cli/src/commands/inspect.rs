@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use caskade_codec::hint::{self, Hint};
+use caskade_codec::hint::{self, Class, Hint};
 use caskade_codec::journal::{self, Groups};
 use caskade_codec::manifest::{self, Manifest, State};
 use caskade_codec::meta::{self, StoreMeta};
@@ -24,6 +24,13 @@ const GLANCE: usize = 48;
 
 /// Shows a file, by what its first bytes say it is.
 pub(crate) fn inspect(args: &InspectArgs) -> Outcome {
+    if args.file.is_dir() {
+        return Err(Fault::Usage(format!(
+            "{} is a folder; name one of its files: STORE, shard-000/MANIFEST, shard-000/KEYDIR, a \
+             segment (.seg), a hint, or a journal",
+            args.file.display()
+        )));
+    }
     let bytes = fs::read(&args.file).map_err(|source| Fault::system("read", &args.file, source))?;
     let mut page = Page { out: BufWriter::new(io::stdout().lock()), args };
     let is = |magic: [u8; 8]| bytes.starts_with(&magic);
@@ -215,7 +222,38 @@ impl<W: Write> Page<'_, W> {
                 "records": sealed.records, "segment_bytes": sealed.len,
                 "min_seqno": sealed.min_seqno.0, "max_seqno": sealed.max_seqno.0,
             }),
-        )
+        )?;
+        let from = self.args.offset.unwrap_or(0);
+        let mut left = self.args.limit;
+        for entry in hint.entries() {
+            let entry = entry.map_err(|fault| unreadable(&self.args.file, fault))?;
+            if entry.offset < from {
+                continue;
+            }
+            if left == 0 {
+                eprintln!("caskade: there is more; go on with --offset {}", entry.offset);
+                break;
+            }
+            left -= 1;
+            interrupt::check()?;
+            let kind = match entry.class {
+                Class::Put => "put",
+                Class::ExpiringPut => "put that expires",
+                Class::Tombstone => "delete",
+                Class::Other => "other",
+            };
+            self.line(
+                &format!(
+                    "{:>10} {:>8} #{} hash {:08x} {kind}",
+                    entry.offset, entry.frame_len, entry.seqno, entry.hash
+                ),
+                &json!({
+                    "offset": entry.offset, "bytes": entry.frame_len, "kind": kind,
+                    "seqno": entry.seqno.0, "hash": entry.hash,
+                }),
+            )?;
+        }
+        Ok(())
     }
 
     fn snapshot(&mut self, bytes: &[u8]) -> Outcome {

@@ -1,6 +1,6 @@
 //! `scan` and `count`.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use caskade::{Entry, ScanCursor};
 use serde_json::json;
@@ -23,6 +23,10 @@ pub(crate) fn scan(args: &ScanArgs) -> Outcome {
     let prefix = prefix(args.input, args.prefix.as_deref())?;
     let db = open_to_read(&args.store)?;
     let mut out = BufWriter::new(io::stdout().lock());
+    // Where the keys themselves run over the terminal, a bar would only be in the way.
+    let progress = (!io::stdout().is_terminal()).then(|| Progress::new("scanning: keys"));
+    let total = if args.cursor.is_some() { 0 } else { db.len() };
+    let mut seen = 0;
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut cursor = Some(args.cursor.unwrap_or_else(ScanCursor::start));
     while let Some(at) = cursor
@@ -36,7 +40,12 @@ pub(crate) fn scan(args: &ScanArgs) -> Outcome {
             left = left.saturating_sub(1);
         }
         cursor = page.next;
+        seen += page.entries.len() as u64;
+        if let Some(progress) = &progress {
+            progress.set(seen, total);
+        }
     }
+    drop(progress);
     if let Some(next) = cursor {
         if args.json {
             writeln!(out, "{}", json!({ "next_cursor": next.to_string() }))?;
@@ -69,7 +78,8 @@ fn print(out: &mut impl Write, args: &ScanArgs, entry: &Entry) -> Outcome {
     Ok(())
 }
 
-fn prefix(form: Form, prefix: Option<&std::ffi::OsStr>) -> Outcome<Vec<u8>> {
+/// The bytes that keys begin with; none if nothing was asked for.
+pub(super) fn prefix(form: Form, prefix: Option<&std::ffi::OsStr>) -> Outcome<Vec<u8>> {
     prefix.map_or(Ok(Vec::new()), |prefix| form.parse(prefix))
 }
 

@@ -1,12 +1,13 @@
-//! `verify`, `compact`, `backup`, `recover`.
+//! `verify`, `compact`, `backup`.
 
 use std::io::{self, Write};
 use std::path::Path;
 
+use caskade::{Db, VerifyReport};
 use serde_json::json;
 
 use super::{open_to_read, open_to_write};
-use crate::args::{BackupArgs, CompactArgs, RecoverArgs, VerifyArgs};
+use crate::args::{BackupArgs, CompactArgs, VerifyArgs};
 use crate::fault::{Fault, Outcome};
 use crate::interrupt;
 use crate::term::Progress;
@@ -15,12 +16,7 @@ use crate::units;
 /// Reads everything, and lists what is damaged.
 pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     let db = open_to_read(&args.store)?;
-    let progress = Progress::of_bytes("verifying");
-    let report = db.verify(|now| {
-        progress.set(now.bytes_done, now.bytes_total);
-        !interrupt::is_asked()
-    })?;
-    drop(progress);
+    let report = check_every_record(&db)?;
     let mut out = io::stdout().lock();
     if args.json {
         let value = serde_json::to_value(&report).map_err(io::Error::from)?;
@@ -53,11 +49,27 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     )))
 }
 
+/// Reads everything, with a progress bar.
+pub(super) fn check_every_record(db: &Db) -> Outcome<VerifyReport> {
+    let progress = Progress::of_bytes("verifying");
+    let report = db.verify(|now| {
+        progress.set(now.bytes_done, now.bytes_total);
+        !interrupt::is_asked()
+    });
+    Ok(report?)
+}
+
 /// Merges everything.
 pub(crate) fn compact(args: &CompactArgs) -> Outcome {
     let db = open_to_write(&args.store)?;
     let before = db.stats().total;
-    let report = db.compact()?;
+    let progress = Progress::of_bytes("compacting");
+    let report = db.compact_with(|now| {
+        progress.set(now.bytes_done, now.bytes_total);
+        !interrupt::is_asked()
+    });
+    drop(progress);
+    let report = report?;
     let after = db.stats().total;
     db.close()?;
     let mut out = io::stdout().lock();
@@ -86,7 +98,13 @@ pub(crate) fn compact(args: &CompactArgs) -> Outcome {
 /// Copies the store.
 pub(crate) fn backup(args: &BackupArgs) -> Outcome {
     let db = open_to_write(&args.store)?;
-    let report = db.checkpoint(&args.target).map_err(|error| explain(error, &args.target))?;
+    let progress = Progress::new("linking: shards");
+    let report = db.checkpoint_with(&args.target, |now| {
+        progress.set(now.shards_done, now.shards_total);
+        !interrupt::is_asked()
+    });
+    drop(progress);
+    let report = report.map_err(|error| explain(error, &args.target))?;
     db.close()?;
     let mut out = io::stdout().lock();
     if args.json {
@@ -110,37 +128,16 @@ fn explain(error: caskade::Error, target: &Path) -> Fault {
     match &error {
         caskade::Error::Io { source, .. } if source.kind() == io::ErrorKind::CrossesDevices => {
             Fault::Usage(format!(
-                "{} lies on another file system than the store; make the backup beside the store, \
-                 and copy that folder",
+                "{} lies on another file system than the store, and a backup is made of hard links; \
+                 make it beside the store, then `caskade restore BACKUP {}` copies it there",
+                target.display(),
                 target.display()
             ))
         }
+        // Here the path is right, and what is there is in the way.
+        caskade::Error::NotAStore { path, reason } if path == target => {
+            Fault::Usage(format!("{}: {reason}", path.display()))
+        }
         _ => error.into(),
     }
-}
-
-/// Opens the store for writing and closes it.
-pub(crate) fn recover(args: &RecoverArgs) -> Outcome {
-    let db = open_to_write(&args.store)?;
-    let report = db.open_report();
-    let sum = |figure: fn(&caskade::ShardOpenReport) -> u64| report.shards.iter().map(figure).sum();
-    let (keys, segments): (u64, u64) = (sum(|shard| shard.keys), sum(|shard| shard.segments));
-    let (scanned, bytes): (u64, u64) =
-        (sum(|shard| shard.segments_scanned), sum(|shard| shard.bytes_scanned));
-    let losses = report.losses().count();
-    let text = format!(
-        "{} keys in {} segments, opened in {}: {} of log read in {scanned} segments, {}",
-        units::count(keys),
-        units::count(segments),
-        units::time(report.elapsed),
-        units::bytes(bytes),
-        match losses {
-            0 => "nothing was dropped".to_owned(),
-            1 => "one stretch was dropped".to_owned(),
-            n => format!("{n} stretches were dropped"),
-        },
-    );
-    db.close()?;
-    writeln!(io::stdout(), "{text}")?;
-    Ok(())
 }

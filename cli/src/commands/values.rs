@@ -52,10 +52,10 @@ pub(crate) fn put(args: &PutArgs) -> Outcome {
         builder = builder.shards(shards);
     }
     let db = open(builder)?;
+    let options = args.ttl.map_or_else(WriteOptions::new, |ttl| WriteOptions::new().ttl(ttl));
     let is_stored = if args.if_absent {
-        db.put_if_absent(&key, &value)?.is_some()
+        db.put_if_absent_with(&key, &value, options)?.is_some()
     } else {
-        let options = args.ttl.map_or_else(WriteOptions::new, |ttl| WriteOptions::new().ttl(ttl));
         db.put_with(&key, &value, options)?;
         true
     };
@@ -64,7 +64,7 @@ pub(crate) fn put(args: &PutArgs) -> Outcome {
     if is_stored {
         return Ok(());
     }
-    eprintln!("caskade: the key '{}' is there; it was left as it is", escape(&key));
+    eprintln!("caskade: the key '{}' is there; it was left as it was", escape(&key));
     Err(Fault::KeyMissing)
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::crash::Check;
-use super::data::{KEY_LEN, VALUE_LEN};
-use super::measure::Disk;
-use super::parallel::Measured;
 use crate::fault::Outcome;
+use crate::load::data::{KEY_LEN, VALUE_LEN};
+use crate::load::measure::Disk;
+use crate::load::parallel::Measured;
 use crate::term::{self, Paint};
 use crate::units;
 

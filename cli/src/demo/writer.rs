@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 
 use caskade::Db;
 
-use super::data::{self, KEY_LEN};
 use crate::args::DemoWriterArgs;
 use crate::fault::{Fault, Outcome};
+use crate::load::data::{self, KEY_LEN};
 
 /// Threads of the child.
 pub(crate) const THREADS: u64 = 2;

@@ -132,12 +132,3 @@ fn records_are_shown_with_what_they_are() {
     let wrong = caskade(&["inspect", segment, "--offset", "65"], b"");
     assert_eq!(wrong.code, 2);
 }
-
-#[test]
-fn recovery_tells_what_it_found() {
-    let home = Home::new();
-    home.fill(40);
-    let report = home.run("recover", &[""; 0]);
-    assert!(report.ok().starts_with("40 keys in "), "{}", report.text());
-    assert!(report.text().contains("nothing was dropped"));
-}

@@ -3,7 +3,10 @@
 mod demo;
 mod documents;
 mod faults;
+mod moving;
+mod repair;
 mod values;
+mod watching;
 
 use std::ffi::OsStr;
 use std::io::Write;

@@ -51,8 +51,11 @@ fn keys_are_written_as_they_are_printed() {
 fn a_value_that_is_there_can_be_left_alone() {
     let home = Home::new();
     home.run("put", &["--create", "k", "1", "--if-absent"]).ok();
-    home.run("put", &["k", "2", "--if-absent"]).fails(1, "left as it is");
+    home.run("put", &["k", "2", "--if-absent"]).fails(1, "left as it was");
     assert_eq!(home.run("get", &["k"]).ok(), "1");
+    home.run("put", &["lease", "mine", "--if-absent", "--ttl", "7d"]).ok();
+    let lease: Value = serde_json::from_str(home.run("get", &["lease", "--json"]).ok()).unwrap();
+    assert!(lease["expires_at_unix_ms"].is_u64(), "{lease}");
 }
 
 #[test]

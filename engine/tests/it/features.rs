@@ -84,3 +84,72 @@ fn statistics_serialize() {
     is_serialize::<caskade::CompactReport>();
     is_serialize::<caskade::VerifyReport>();
 }
+
+#[cfg(feature = "metrics")]
+mod metrics {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use caskade::Db;
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+
+    /// Keeps what it is given, by name and label.
+    #[derive(Default)]
+    struct Kept {
+        cells: Mutex<BTreeMap<(String, String), Arc<AtomicU64>>>,
+    }
+
+    impl Kept {
+        fn cell(&self, key: &Key) -> Arc<AtomicU64> {
+            let labels: Vec<_> =
+                key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+            let at = (key.name().to_owned(), labels.join(","));
+            Arc::clone(self.cells.lock().unwrap().entry(at).or_default())
+        }
+
+        fn raw(&self, name: &str, label: &str) -> u64 {
+            let cells = self.cells.lock().unwrap();
+            cells[&(name.to_owned(), label.to_owned())].load(Ordering::Relaxed)
+        }
+    }
+
+    impl Recorder for Kept {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::from_arc(self.cell(key))
+        }
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(self.cell(key))
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn figures_reach_the_recorder() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = Db::open(dir.path().join("data")).expect("opens");
+        for i in 0..100_u32 {
+            db.put(&i.to_le_bytes(), b"value").expect("puts");
+        }
+        let kept = Kept::default();
+        let stats = db.stats();
+        metrics::with_local_recorder(&kept, || stats.record("sessions"));
+        let gauge = |name| f64::from_bits(kept.raw(name, "store=sessions"));
+        assert!((gauge("caskade_keys") - 100.0).abs() < 1e-9);
+        assert!((gauge("caskade_live_bytes") - stats.total.live_bytes as f64).abs() < 1e-9);
+        assert!(gauge("caskade_poisoned").abs() < 1e-9);
+        assert_eq!(kept.raw("caskade_puts_total", "store=sessions"), 100);
+        // The next look shows what came since; a counter does not count twice.
+        db.put(b"one more", b"value").expect("puts");
+        metrics::with_local_recorder(&kept, || db.stats().record("sessions"));
+        assert_eq!(kept.raw("caskade_puts_total", "store=sessions"), 101);
+        assert!((gauge("caskade_keys") - 101.0).abs() < 1e-9);
+    }
+}

@@ -1,5 +1,6 @@
 //! Integration tests of the engine: one binary.
 
+mod api;
 mod basics;
 mod failing_calls;
 mod faults;
@@ -9,3 +10,4 @@ mod model;
 mod rig;
 mod scenarios;
 mod stress;
+mod upkeep;

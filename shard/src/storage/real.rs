@@ -133,7 +133,7 @@ impl Storage for RealStorage {
         }
         // The pid only serves messages: a full disk must not keep a store from opening.
         let _ = write_pid(&file);
-        Ok(Box::new(RealLock { _file: file }))
+        Ok(Box::new(RealLock { file }))
     }
 
     fn wall_ms(&self) -> u64 {
@@ -154,10 +154,17 @@ impl Storage for RealStorage {
 /// Holds the lock by holding the file open; the kernel lets go of it with the last descriptor.
 #[derive(Debug)]
 struct RealLock {
-    _file: fs::File,
+    file: fs::File,
 }
 
 impl LockGuard for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // A child that was just born has the file open too, until it runs its own program.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
 
 #[derive(Debug)]
 struct RealFile {

@@ -172,3 +172,27 @@ fn closing_in_one_thread_and_opening_in_another() {
     rig.open();
     rig.prove();
 }
+
+/// A child has the lock file open for a moment, between its birth and its own program. That must not
+/// keep a store locked which was closed meanwhile.
+#[test]
+fn a_closed_store_opens_again_while_children_are_born() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("data");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let child = std::process::Command::new("true").status();
+                    assert!(child.expect("a child").success());
+                }
+            });
+        }
+        for round in 0..400 {
+            let opened = Db::builder(&path).shards(1).open().and_then(|db| db.close());
+            stop.store(opened.is_err() || round == 399, std::sync::atomic::Ordering::Relaxed);
+            assert!(opened.is_ok(), "round {round}: {opened:?}");
+        }
+    });
+}

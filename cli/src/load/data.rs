@@ -1,4 +1,4 @@
-//! The demo's keys and values: made from a number, so that every read can be checked.
+//! Keys and values that are made from a number, so that every read can be checked.
 
 /// Length of a key.
 pub(crate) const KEY_LEN: usize = 16;

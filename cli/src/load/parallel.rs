@@ -3,18 +3,16 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::measure::Latencies;
+use super::measure::{Latencies, Tally};
 use crate::fault::{Fault, Outcome};
 use crate::interrupt;
 use crate::term::Progress;
 
-/// Operations between two looks at the clock and at Ctrl-C.
-const STRIDE: u64 = 1024;
 const TICK: Duration = Duration::from_millis(20);
 
 /// What was measured of one kind of operation.
 #[derive(Debug)]
-pub(crate) struct Measured {
+pub(crate) struct Measured<T = Latencies> {
     /// What it is, for the tables.
     pub(crate) name: &'static str,
     /// Calls.
@@ -23,10 +21,10 @@ pub(crate) struct Measured {
     pub(crate) keys: u64,
     pub(crate) threads: u8,
     pub(crate) elapsed: Duration,
-    pub(crate) latencies: Latencies,
+    pub(crate) latencies: T,
 }
 
-impl Measured {
+impl<T: Tally> Measured<T> {
     /// Adds a run that came after this one.
     pub(crate) fn add(&mut self, later: &Self) {
         self.calls += later.calls;
@@ -45,12 +43,15 @@ pub(crate) struct Plan {
     pub(crate) keys_per_call: u64,
     /// Stops early when this time is over.
     pub(crate) at_most: Option<Duration>,
+    /// Calls between two looks at the clock and at Ctrl-C.
+    pub(crate) stride: u64,
 }
 
 /// Calls `op` with every number below the plan's calls. `tick` runs now and then on this thread.
-pub(crate) fn run<F>(plan: Plan, op: F, mut tick: impl FnMut()) -> Outcome<Measured>
+pub(crate) fn run<T, F>(plan: Plan, op: F, mut tick: impl FnMut()) -> Outcome<Measured<T>>
 where
-    F: Fn(u64, &mut Latencies) -> caskade::Result<()> + Sync,
+    T: Tally,
+    F: Fn(u64, &mut T) -> caskade::Result<()> + Sync,
 {
     let shared = Shared {
         plan,
@@ -83,7 +84,7 @@ where
     });
     drop(progress);
     interrupt::check()?;
-    let mut latencies = Latencies::new();
+    let mut latencies = T::default();
     let mut ended = shared.begun;
     for result in results {
         let (own, at) = result.map_err(Fault::from)?;
@@ -110,15 +111,16 @@ struct Shared {
 }
 
 impl Shared {
-    fn work<F>(&self, op: &F) -> caskade::Result<(Latencies, Instant)>
+    fn work<T, F>(&self, op: &F) -> caskade::Result<(T, Instant)>
     where
-        F: Fn(u64, &mut Latencies) -> caskade::Result<()>,
+        T: Tally,
+        F: Fn(u64, &mut T) -> caskade::Result<()>,
     {
-        let mut latencies = Latencies::new();
-        let stride = if self.plan.at_most.is_some() { 1 } else { STRIDE };
+        let mut latencies = T::default();
+        let stride = self.plan.stride;
         while !self.is_over() {
             let from = self.next.fetch_add(stride, Ordering::Relaxed);
-            let to = (from + stride).min(self.plan.calls);
+            let to = from.saturating_add(stride).min(self.plan.calls);
             if from >= to {
                 break;
             }

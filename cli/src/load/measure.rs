@@ -1,4 +1,4 @@
-//! What the demo measures with: latencies, memory, disk.
+//! Measuring: latencies, memory, disk.
 
 use std::fs;
 use std::io;
@@ -12,6 +12,12 @@ const SUB_BITS: u32 = 4;
 const SUBS: usize = 1 << SUB_BITS;
 const BUCKETS: usize = (64 - SUB_BITS as usize + 1) * SUBS;
 
+/// What one thread measured, to be added up over threads.
+pub(crate) trait Tally: Default + Send {
+    /// Adds what another thread measured.
+    fn add(&mut self, other: &Self);
+}
+
 /// Counts of latencies, in buckets a sixteenth of a power of two wide: figures are exact to 6%.
 #[derive(Debug, Clone)]
 pub(crate) struct Latencies {
@@ -20,10 +26,24 @@ pub(crate) struct Latencies {
     max: u64,
 }
 
-impl Latencies {
-    /// None so far.
-    pub(crate) fn new() -> Self {
+impl Default for Latencies {
+    fn default() -> Self {
         Self { counts: vec![0; BUCKETS], total: 0, max: 0 }
+    }
+}
+
+impl Tally for Latencies {
+    fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        self.total += other.total;
+        self.max = self.max.max(other.max);
+    }
+}
+
+impl Latencies {
+    /// How many there are.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
     }
 
     /// Calls `work` and counts how long it took.
@@ -38,13 +58,6 @@ impl Latencies {
         self.counts[bucket_of(ns)] += 1;
         self.total += 1;
         self.max = self.max.max(ns);
-    }
-
-    /// Adds those of another thread.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
-        self.total += other.total;
-        self.max = self.max.max(other.max);
     }
 
     /// The latency that `share` of all calls did not exceed.
@@ -100,7 +113,7 @@ fn upper_end(bucket: usize) -> u64 {
 
 /// What reading the clock twice costs, which every measured latency includes.
 pub(crate) fn clock_cost() -> Duration {
-    let mut latencies = Latencies::new();
+    let mut latencies = Latencies::default();
     for _ in 0..10_000 {
         latencies.time(|| {});
     }
@@ -181,7 +194,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_exact_to_a_sixteenth() {
-        let mut latencies = Latencies::new();
+        let mut latencies = Latencies::default();
         (1..=10_000).for_each(|ns| latencies.record(ns));
         for (share, exact) in [(0.5, 5_000.0), (0.99, 9_900.0), (0.999, 9_990.0)] {
             let found = latencies.percentile(share).as_secs_f64() * 1e9;
@@ -202,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_spread_has_everything() {
-        let mut latencies = Latencies::new();
+        let mut latencies = Latencies::default();
         for ns in [1, 70, 100, 1_000, 1 << 50] {
             latencies.record(ns);
         }

@@ -1,0 +1,91 @@
+//! `export`: everything in a store, for other programs.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+
+use caskade::Db;
+
+use super::{beside, dump, open_to_read, scan};
+use crate::args::{DumpFormat, ExportArgs};
+use crate::escape::Form;
+use crate::fault::{Fault, Outcome};
+use crate::interrupt;
+use crate::term::Progress;
+
+/// Records between two looks at Ctrl-C.
+const STRIDE: u64 = 1024;
+/// LMDB's longest key, unless it was built with another limit. It has no empty ones.
+const LMDB_KEY_MAX: usize = 511;
+
+/// Writes all keys and values.
+pub(crate) fn export(args: &ExportArgs) -> Outcome {
+    if args.output == Form::Raw {
+        return Err(Fault::Usage("a dump holds text only: use --out escaped or hex".to_owned()));
+    }
+    let prefix = scan::prefix(args.input, args.prefix.as_deref())?;
+    let db = open_to_read(&args.store)?;
+    let Some(path) = &args.file else { return write_all(args, &db, &prefix, io::stdout().lock()) };
+    let is_device = path.metadata().is_ok_and(|meta| !meta.is_file());
+    // Half a dump could be taken for a whole one: the file gets its name at the end.
+    let partial = if is_device { path.clone() } else { beside::sibling(path, ".partial") };
+    let file =
+        File::create(&partial).map_err(|source| Fault::system("create", &partial, source))?;
+    let written = write_all(args, &db, &prefix, file).map_err(|fault| match fault {
+        // What is written without saying where goes to stdout as a rule.
+        Fault::Stdout(source) => Fault::system("write", &partial, source),
+        fault => fault,
+    });
+    if is_device {
+        return written;
+    }
+    let named = written.and_then(|()| {
+        fs::rename(&partial, path).map_err(|source| Fault::system("rename to", path, source))
+    });
+    if named.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    named
+}
+
+fn write_all(args: &ExportArgs, db: &Db, prefix: &[u8], out: impl Write) -> Outcome {
+    let mut out = BufWriter::with_capacity(1 << 16, out);
+    let is_lmdb = args.format == DumpFormat::Lmdb;
+    if is_lmdb {
+        dump::write_lmdb_head(&mut out, db.len(), db.stats().total.live_bytes)?;
+    }
+    let entries = db.iter()?;
+    let total = entries.keys_total();
+    let progress = Progress::new("exporting: keys");
+    let (mut expiring, mut refused) = (0_u64, 0_u64);
+    for (done, entry) in (0..).zip(entries) {
+        if done % STRIDE == 0 {
+            interrupt::check()?;
+            progress.set(done, total);
+        }
+        let entry = entry?;
+        if !entry.key.starts_with(prefix) {
+            continue;
+        }
+        if is_lmdb {
+            expiring += u64::from(entry.value.expires_at_unix_ms().is_some());
+            refused += u64::from(entry.key.is_empty() || entry.key.len() > LMDB_KEY_MAX);
+            dump::write_lmdb(&mut out, &entry)?;
+        } else {
+            dump::write_json(&mut out, &entry, args.output)?;
+        }
+    }
+    if is_lmdb {
+        dump::write_lmdb_end(&mut out)?;
+    }
+    out.flush()?;
+    drop(progress);
+    if expiring > 0 {
+        eprintln!("caskade: the format has no expiry; {expiring} keys lose theirs");
+    }
+    if refused > 0 {
+        eprintln!(
+            "caskade: {refused} keys are empty or longer than {LMDB_KEY_MAX} bytes; LMDB refuses them"
+        );
+    }
+    Ok(())
+}

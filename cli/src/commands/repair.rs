@@ -1,0 +1,205 @@
+//! `repair`: what is lost of a damaged store, and saving the rest.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use caskade::{Damage, Db, Error, Loss, LossKind, RecoveryMode};
+use caskade_codec::names;
+use serde_json::{Value, json};
+
+use super::beside::{self, Draft};
+use super::upkeep::check_every_record;
+use super::{open_quietly, restore};
+use crate::args::RepairArgs;
+use crate::fault::{Fault, Outcome};
+use crate::units;
+
+/// Looks, or saves what can be read to somewhere else, or repairs in place.
+pub(crate) fn repair(args: &RepairArgs) -> Outcome {
+    if args.in_place {
+        return in_place(args);
+    }
+    let Some(into) = &args.into else { return look(args) };
+    let draft = Draft::new(into.clone())?;
+    let found = salvage(&args.store, &draft)?;
+    // The folder has its own name already.
+    draft.keep()?;
+    found.print(args, &format!("saved in {}", into.display()))
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Found {
+    /// Keys that can be read.
+    keys: u64,
+    losses: Vec<Loss>,
+    damage: Vec<Damage>,
+}
+
+/// Lists what is damaged, and writes nothing.
+fn look(args: &RepairArgs) -> Outcome {
+    let db = open_to_salvage(&args.store).map_err(|fault| match fault {
+        Fault::Store(error @ Error::MissingSegment { .. }) => Fault::Damaged(format!(
+            "{error}; the records in it are lost. --into saves the rest in a new store, --in-place in \
+             this one"
+        )),
+        fault => fault,
+    })?;
+    let report = check_every_record(&db)?;
+    // A damaged record counts as a key until somebody reads it.
+    let mut keys = 0;
+    for key in db.keys()? {
+        keys += u64::from(key.is_ok());
+    }
+    let losses = db.open_report().losses().cloned().collect();
+    Found { keys, losses, damage: report.damage }.print(args, "can be read")
+}
+
+/// What opening for writing does is enough after a crash; damage needs a new store.
+fn in_place(args: &RepairArgs) -> Outcome {
+    match open_quietly(Db::builder(&args.store).create(false)) {
+        Ok(db) => {
+            let report = check_every_record(&db)?;
+            let losses = db.open_report().losses().cloned().collect();
+            let keys = db.len();
+            db.close()?;
+            if report.is_clean() {
+                return Found { keys, losses, damage: Vec::new() }.print(args, "are there");
+            }
+        }
+        Err(Fault::Store(
+            Error::Corrupt { .. } | Error::Damaged { .. } | Error::MissingSegment { .. },
+        )) => {}
+        Err(fault) => return Err(fault),
+    }
+    let store = beside::real_path(&args.store)?;
+    let damaged = beside::sibling(&store, ".damaged");
+    beside::refuse_existing(&damaged)?;
+    let _held = beside::lock(&store)?;
+    let draft = Draft::new(beside::sibling(&store, ".repairing"))?;
+    let found = salvage(&store, &draft)?;
+    let old = draft.exchange(&store)?;
+    Draft::existing(old).rename(&damaged)?;
+    found.print(args, &format!("saved; the damaged store is {} now", damaged.display()))
+}
+
+/// Writes everything that can be read into a new store.
+fn salvage(store: &Path, draft: &Draft) -> Outcome<Found> {
+    let copy = Draft::new(beside::sibling(&draft.path, ".files"))?;
+    let from = open_what_is_there(store, &copy.path)?;
+    let shards = from.stats().shards.len() as u16;
+    let to = Db::builder(&draft.path).shards(shards).open()?;
+    let keys = beside::copy_records(&from, &to, "saving: keys", |error| match error {
+        Error::Corrupt { .. } => Ok(()),
+        error => Err(error.into()),
+    })?;
+    to.close()?;
+    let damage = check_every_record(&from)?.damage;
+    let losses = from.open_report().losses().cloned().collect();
+    from.close()?;
+    Ok(Found { keys, losses, damage })
+}
+
+/// Opens a damaged store to read it; where that needs writing, a copy of its files.
+fn open_what_is_there(store: &Path, copy: &Path) -> Outcome<Db> {
+    let make_copy = || if copy.exists() { Ok(0) } else { restore::copy_files(store, copy) };
+    loop {
+        let source = if copy.exists() { copy } else { store };
+        match open_to_salvage(source) {
+            // An empty file counts as one of which all is lost.
+            Err(Fault::Store(Error::MissingSegment { shard, segment, .. })) => {
+                make_copy()?;
+                let path = copy.join(names::shard(shard)).join(names::segment(segment));
+                File::create_new(&path).map_err(|fault| Fault::system("create", &path, fault))?;
+            }
+            // The journal holds more than the segments.
+            Err(Fault::Store(Error::NeedsRecovery { .. })) => {
+                make_copy()?;
+                let builder = Db::builder(copy).create(false);
+                return open_quietly(builder.recovery_mode(RecoveryMode::Salvage));
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn open_to_salvage(store: &Path) -> Outcome<Db> {
+    let builder = Db::builder(store).read_only(true).recovery_mode(RecoveryMode::Salvage);
+    open_quietly(builder).map_err(|fault| match fault {
+        Fault::Store(error @ Error::Damaged { .. }) => Fault::Damaged(format!(
+            "{error}; without it nothing can be saved. Go back to a backup with `caskade restore`"
+        )),
+        fault => fault,
+    })
+}
+
+impl Found {
+    /// Prints what was found. Lost data that had been durable makes it a failure.
+    fn print(&self, args: &RepairArgs, what: &str) -> Outcome {
+        let mut out = io::stdout().lock();
+        if args.json {
+            writeln!(out, "{:#}", self.to_json()?)?;
+        } else {
+            for loss in &self.losses {
+                let kind = match loss.kind {
+                    LossKind::Corruption => "damaged",
+                    _ => "cut off by a crash",
+                };
+                writeln!(
+                    out,
+                    "shard {} segment {} offset {}: {} {kind}: {}",
+                    loss.shard,
+                    loss.segment,
+                    loss.offset,
+                    units::bytes(loss.bytes),
+                    loss.reason
+                )?;
+            }
+            for damage in &self.damage {
+                writeln!(
+                    out,
+                    "shard {} segment {} offset {}: {}",
+                    damage.shard, damage.segment, damage.offset, damage.reason
+                )?;
+            }
+            writeln!(out, "{} keys {what}", units::count(self.keys))?;
+        }
+        out.flush()?;
+        let lost = self.losses.iter().filter(|loss| loss.kind == LossKind::Corruption).count();
+        let places = lost + self.damage.len();
+        if places == 0 {
+            return Ok(());
+        }
+        let noun = if places == 1 { "place is" } else { "places are" };
+        let hint = if args.into.is_none() && !args.in_place {
+            "; --into saves the rest in a new store, --in-place in this one"
+        } else {
+            ""
+        };
+        Err(Fault::Damaged(format!(
+            "{places} {noun} damaged: the records there are lost, and older values of their keys may \
+             stand in for them{hint}"
+        )))
+    }
+
+    fn to_json(&self) -> Outcome<Value> {
+        let losses: Vec<_> = self
+            .losses
+            .iter()
+            .map(|loss| {
+                json!({
+                    "shard": loss.shard, "segment": loss.segment, "offset": loss.offset,
+                    "bytes": loss.bytes, "reason": loss.reason,
+                    "kind": match loss.kind {
+                        LossKind::Tail => "tail",
+                        LossKind::Batch => "batch",
+                        _ => "corruption",
+                    },
+                })
+            })
+            .collect();
+        let damage = serde_json::to_value(&self.damage).map_err(io::Error::from)?;
+        Ok(json!({ "keys": self.keys, "losses": losses, "damage": damage }))
+    }
+}

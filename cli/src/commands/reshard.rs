@@ -1,0 +1,74 @@
+//! `reshard`: a store with another number of shards.
+
+use std::fs;
+use std::io::{self, Write};
+
+use caskade::Db;
+use serde_json::json;
+
+use super::beside::{self, Draft};
+use super::{open_to_read, open_to_write};
+use crate::args::ReshardArgs;
+use crate::fault::{Fault, Outcome};
+use crate::units;
+
+/// Writes the store anew beside itself, and exchanges the two.
+pub(crate) fn reshard(args: &ReshardArgs) -> Outcome {
+    // What the last life left to recover is recovered first, so that it can be read without a lock.
+    open_to_write(&args.store)?.close()?;
+    let store = beside::real_path(&args.store)?;
+    let held = beside::lock(&store)?;
+    if let Some(old) = &args.keep_old {
+        beside::refuse_existing(old)?;
+    }
+    let from = open_to_read(&store)?;
+    let shards = from.stats().shards.len();
+    let draft = beside::sibling(&store, ".reshard");
+    // The store opened, so that it is whole, and what a killed run left is not needed.
+    beside::remove_leftover(&draft)?;
+    if shards == usize::from(args.shards) {
+        eprintln!("caskade: {} has {shards} shards already", args.store.display());
+        return Ok(());
+    }
+    let draft = Draft::new(draft)?;
+    let to = Db::builder(&draft.path).shards(args.shards).open()?;
+    let copied = beside::copy_records(&from, &to, "resharding: keys", |error| Err(error.into()))?;
+    let written = to.len();
+    // Closing makes it durable.
+    to.close()?;
+    if written != copied {
+        return Err(Fault::Damaged(format!(
+            "{copied} keys were copied, {written} are there: this is a bug, please report it; the \
+             store is as it was"
+        )));
+    }
+    from.close()?;
+    let old = draft.exchange(&store)?;
+    match &args.keep_old {
+        Some(keep) => {
+            fs::rename(&old, keep).map_err(|source| Fault::System {
+                action: format!(
+                    "rename the old store, which is {} now, to {}",
+                    old.display(),
+                    keep.display()
+                ),
+                source,
+            })?;
+        }
+        None => {
+            fs::remove_dir_all(&old).map_err(|source| Fault::system("remove", &old, source))?;
+        }
+    }
+    drop(held);
+    let mut out = io::stdout().lock();
+    if args.json {
+        writeln!(
+            out,
+            "{}",
+            json!({ "keys": copied, "shards": args.shards, "shards_before": shards })
+        )?;
+    } else {
+        writeln!(out, "{} keys, {shards} shards became {}", units::count(copied), args.shards)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Long work that is watched and stopped, figures by segment, and hooks.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use caskade::{Batch, Db, Error, ScanCursor, SlowOperation, WriteOptions};
+
+fn overwritten(path: &std::path::Path) -> Db {
+    let db = Db::builder(path).shards(4).segment_bytes_max(1 << 20).open().expect("opens");
+    for round in 0..3_u32 {
+        for i in 0..20_000_u32 {
+            db.put(&i.to_le_bytes(), &[round as u8; 100]).expect("puts");
+        }
+    }
+    db
+}
+
+#[test]
+fn a_compaction_tells_how_far_it_is_and_stops() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = overwritten(&dir.path().join("data"));
+    let mut calls = 0;
+    let stopped = db.compact_with(|_| {
+        calls += 1;
+        calls < 3
+    });
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    assert_eq!(calls, 3, "it asks no more once it is told to stop");
+    assert_eq!(db.iter().expect("iterates").flatten().count(), 20_000);
+
+    let mut seen = Vec::new();
+    db.compact_with(|now| {
+        seen.push(now);
+        true
+    })
+    .expect("compacts");
+    assert!(seen.windows(2).all(|pair| pair[0].bytes_done <= pair[1].bytes_done), "{seen:?}");
+    assert_eq!(seen.last().map(|last| last.bytes_done), seen.last().map(|last| last.bytes_total));
+    assert_eq!(db.iter().expect("iterates").flatten().count(), 20_000);
+}
+
+#[test]
+fn a_stopped_checkpoint_is_no_store_until_it_is_finished() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = overwritten(&dir.path().join("data"));
+    let target = dir.path().join("copy");
+    let stopped = db.checkpoint_with(&target, |now| now.shards_done < 2);
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    let refused = Db::builder(&target).read_only(true).open();
+    assert!(matches!(refused, Err(Error::NotAStore { .. })), "{refused:?}");
+    let mut last = None;
+    db.checkpoint_with(&target, |now| {
+        last = Some(now);
+        true
+    })
+    .expect("checkpoints");
+    assert_eq!(last.map(|now| (now.shards_done, now.shards_total)), Some((4, 4)));
+    assert_eq!(Db::builder(&target).read_only(true).open().expect("opens").len(), 20_000);
+}
+
+#[test]
+fn segments_sum_up_to_their_shards() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("data");
+    overwritten(&path).close().expect("closes");
+    // Nothing changes while it is read.
+    let db = Db::builder(&path).read_only(true).open().expect("opens");
+    let (segments, stats) = (db.segment_stats(), db.stats());
+    for (id, shard) in (0..).zip(&stats.shards) {
+        let own = || segments.iter().filter(|one| one.shard == id);
+        assert_eq!(own().map(|one| one.bytes).sum::<u64>(), shard.total_bytes);
+        assert_eq!(own().map(|one| one.live_bytes).sum::<u64>(), shard.live_bytes);
+        assert_eq!(own().filter(|one| one.is_sealed).count() as u64, shard.segments_sealed);
+        assert!(own().map(|one| one.segment).is_sorted());
+    }
+    assert!(segments.iter().any(|one| one.live_bytes < one.bytes));
+}
+
+#[test]
+fn what_is_put_if_absent_may_expire() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = Db::open(dir.path().join("data")).expect("opens");
+    let soon = WriteOptions::new().ttl(Duration::from_millis(20));
+    assert!(db.put_if_absent_with(b"lease", b"mine", soon).expect("puts").is_some());
+    assert!(db.put_if_absent_with(b"lease", b"theirs", soon).expect("puts").is_none());
+    std::thread::sleep(Duration::from_millis(40));
+    assert!(db.put_if_absent_with(b"lease", b"theirs", soon).expect("puts").is_some());
+}
+
+/// What a hook heard: operations with their keys.
+type Heard = Arc<Mutex<Vec<(&'static str, Option<Vec<u8>>)>>>;
+
+fn listening(path: &std::path::Path, threshold: Duration) -> (Db, Heard) {
+    let heard = Heard::default();
+    let ears = Arc::clone(&heard);
+    let hook = move |slow: &SlowOperation<'_>| {
+        assert!(slow.elapsed >= threshold);
+        ears.lock().unwrap().push((slow.operation.name(), slow.key.map(<[u8]>::to_vec)));
+    };
+    let db = Db::builder(path).on_slow_operation(threshold, hook).open().expect("opens");
+    (db, heard)
+}
+
+#[test]
+fn slow_operations_are_told_with_their_keys() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (db, heard) = listening(&dir.path().join("data"), Duration::ZERO);
+    let version = db.put(b"k", b"v").expect("puts");
+    db.get(b"k").expect("gets");
+    db.fetch_add(b"n", 1).expect("adds");
+    db.put_if_absent(b"k", b"w").expect("tries");
+    db.compare_and_swap(b"k", Some(b"v"), Some(b"w")).expect("swaps");
+    db.delete(b"k").expect("deletes");
+    let mut batch = Batch::new();
+    batch.put(b"b", b"v");
+    db.write(&batch).expect("writes");
+    db.scan(ScanCursor::start(), 10).expect("scans");
+    db.wait_durable(version).expect("waits");
+    db.sync().expect("syncs");
+    let key = |key: &[u8]| Some(key.to_vec());
+    let expected = [
+        ("put", key(b"k")),
+        ("update", key(b"n")),
+        ("update", key(b"k")),
+        ("update", key(b"k")),
+        ("delete", key(b"k")),
+        ("batch", None),
+        ("scan", None),
+        ("sync", None),
+        ("sync", None),
+    ];
+    assert_eq!(*heard.lock().unwrap(), expected);
+}
+
+#[test]
+fn quick_operations_are_not_told_of() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (db, heard) = listening(&dir.path().join("data"), Duration::from_mins(10));
+    db.put(b"k", b"v").expect("puts");
+    db.get(b"k").expect("gets");
+    assert!(heard.lock().unwrap().is_empty());
+}
+
+/// The hook may use the store: no lock is held while it runs.
+#[test]
+fn a_hook_may_use_the_store() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let this: Arc<Mutex<Option<Db>>> = Arc::default();
+    let seen = Arc::clone(&this);
+    let db = Db::builder(dir.path().join("data"))
+        .shards(1)
+        .on_slow_operation(Duration::ZERO, move |slow| {
+            // Of its own calls it would hear again.
+            let db = seen.lock().unwrap().take();
+            if let Some(db) = db {
+                db.put(b"log", slow.operation.name().as_bytes()).expect("puts");
+            }
+        })
+        .open()
+        .expect("opens");
+    *this.lock().unwrap() = Some(db.clone());
+    db.put(b"k", b"v").expect("puts");
+    assert_eq!(db.get(b"log").expect("gets").expect("is there"), b"put");
+}
