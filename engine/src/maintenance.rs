@@ -13,7 +13,7 @@ use caskade_shard::context::Event;
 use caskade_shard::log_file::ShardSet;
 use caskade_shard::merge::Surroundings;
 use caskade_shard::planted;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use rayon::prelude::*;
 
 use crate::options::{Background, Durability};
@@ -23,11 +23,13 @@ use crate::{Error, Result};
 /// How long work that failed for want of space waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Full segments wait this long for more to be sealed with them: one manifest serves all of a shard.
-const SEAL_AFTER: Duration = Duration::from_millis(500);
+/// Full segments wait this long to be sealed, so that a burst of writes is not held up by the disk
+/// and one manifest serves several of a shard.
+const SEAL_AFTER: Duration = Duration::from_secs(2);
 
-/// As many full segments of one shard are sealed at once.
-const SEAL_BATCH: usize = 4;
+/// So many bytes of full segments, over all shards, are the most that may wait: after a crash they
+/// are read whole.
+const UNSEALED_BYTES_MAX: u64 = 256 << 20;
 
 /// A store without writes for this long is brought to rest.
 const REST_AFTER: Duration = Duration::from_secs(2);
@@ -149,6 +151,7 @@ impl Maintenance {
                 // Should this fail, the writer makes its segment itself, and hears of the failure.
                 let _ = self.store.shards[usize::from(shard.0)].prepare_ahead();
             }
+            Event::Extension(shard) => self.store.shards[usize::from(shard.0)].extend(),
             Event::Garbage(shard) => self.todo().merge.insert(shard),
             Event::JournalTurn => self.todo().journal = true,
             Event::Awake => {
@@ -165,7 +168,8 @@ impl Maintenance {
     fn plan_seal(&self, shard: ShardId) {
         let now = self.store.ctx.storage.monotonic();
         let is_due = self.store.options.background == Background::Manual
-            || self.store.shards[usize::from(shard.0)].ended_segments() >= SEAL_BATCH;
+            || self.store.shards[usize::from(shard.0)].ended_bytes()
+                >= UNSEALED_BYTES_MAX / u64::from(self.store.ctx.shards);
         let at = if is_due { now } else { now + SEAL_AFTER };
         let mut todo = self.todo();
         todo.seal.insert(shard);
@@ -248,15 +252,8 @@ impl Maintenance {
     /// Seals in all shards with full segments, in parallel: sealing waits for the disk.
     fn seal(&self) -> Result<bool> {
         let shards: Vec<ShardId> = self.take_due_seals().iter().collect();
-        let work = |shard: &ShardId| {
-            // Writers wait for segments that are not ready, and sealing takes long.
-            self.absorb();
-            self.store.shards[usize::from(shard.0)].seal_ended()
-        };
-        let outcomes: Vec<_> = match self.store.options.background {
-            Background::Thread => shards.par_iter().map(work).collect(),
-            Background::Manual => shards.iter().map(work).collect(),
-        };
+        let work = |shard: &ShardId| self.store.shards[usize::from(shard.0)].seal_ended();
+        let outcomes = self.in_shards(&shards, work);
         let mut failure = None;
         for (shard, outcome) in shards.iter().zip(outcomes) {
             if let Err(error) = outcome {
@@ -272,6 +269,39 @@ impl Maintenance {
             }
         }
         failure.map_or(Ok(!shards.is_empty()), Err)
+    }
+
+    /// Works in several shards at once. This thread goes on to take in events meanwhile: writers
+    /// wait for segments and for room that are not ready.
+    fn in_shards<T: Send>(
+        &self,
+        shards: &[ShardId],
+        work: impl Fn(&ShardId) -> T + Send + Sync,
+    ) -> Vec<T> {
+        if self.store.options.background == Background::Manual || shards.is_empty() {
+            // Somebody else sets the pace: in the order of the shards, the same every time.
+            return shards.iter().map(work).collect();
+        }
+        let (done, is_done) = crossbeam_channel::bounded(1);
+        rayon::in_place_scope(|scope| {
+            scope.spawn(move |_| {
+                let outcomes = shards.par_iter().map(work).collect();
+                // The other end waits for it.
+                let _ = done.send(outcomes);
+            });
+            loop {
+                select! {
+                    recv(self.events) -> event => match event {
+                        Ok(event) => self.take(event),
+                        // All handles are gone: nothing more comes.
+                        Err(_) => break,
+                    },
+                    recv(is_done) -> outcomes => return outcomes.ok(),
+                }
+            }
+            is_done.recv().ok()
+        })
+        .expect("the work ends with a send, or with a panic that the scope passes on")
     }
 
     fn take_due_seals(&self) -> ShardSet {
@@ -319,11 +349,7 @@ impl Maintenance {
             let shard = &self.store.shards[usize::from(shard.0)];
             self.store.with_reserve(|| shard.merge_by_policy(&around, only_drops))
         };
-        // In the order of the shards where somebody else sets the pace: the same every time.
-        let outcomes: Vec<_> = match self.store.options.background {
-            Background::Thread => shards.par_iter().map(work).collect(),
-            Background::Manual => shards.iter().map(work).collect(),
-        };
+        let outcomes = self.in_shards(&shards, work);
         let mut failure = None;
         for (shard, outcome) in shards.iter().zip(outcomes) {
             match outcome {

@@ -97,6 +97,7 @@ impl Store {
         let (hash, shard) = self.route(key);
         let op = Op { hash, key, change: stored.change() };
         // What the lookup reads is on its way while the lock is taken and the record is written.
+        shard.prefetch_writer();
         shard.prefetch_slot(&self.ctx.reclaim.enter(), hash);
         let seqno = shard.lock()?.apply(&op)?;
         self.acknowledge(&[(shard.id, seqno)], options.durability, value.len() as u64)?;

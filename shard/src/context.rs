@@ -56,6 +56,8 @@ pub struct Context {
 pub enum Event {
     /// The shard's active segment is full or nearly so: seal the old, prepare the next.
     Rotation(ShardId),
+    /// The shard's active segment will need more room soon.
+    Extension(ShardId),
     /// The journal went over to its other file.
     JournalTurn,
     /// A segment was sealed or got more dead bytes: merging may pay.

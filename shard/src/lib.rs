@@ -17,11 +17,13 @@ mod trace;
 #[macro_use]
 pub mod planted;
 
+mod apart;
 pub mod catalog;
 pub mod checkpoint;
 pub mod commit;
 pub mod context;
 pub mod error;
+mod extension;
 pub mod journal;
 pub mod keydir;
 pub mod location;

@@ -77,6 +77,7 @@ impl Shard {
             return Err(self.ctx.poison.latch(error));
         }
         segment.shrink_readable(*end);
+        self.extension.take(segment.id);
         file.file.set_len(*end).at("truncate", &segment.path)?;
         self.write_hint(segment.id, &hint);
         Ok(sealed)

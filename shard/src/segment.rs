@@ -18,7 +18,8 @@ use caskade_codec::record::{self, HEADER_LEN, Header, HeaderFault};
 use caskade_codec::segment::{self, Role};
 
 use crate::error::{At, Error, Result};
-use crate::keydir::prefetch::prefetch_lines;
+use crate::extension::Stretch;
+use crate::keydir::prefetch::{prefetch_lines, prefetch_to_write};
 use crate::location::Location;
 use crate::storage::{File, Map};
 
@@ -45,8 +46,10 @@ pub struct Segment {
     pub usage: Usage,
 }
 
-/// How much of a segment is still needed. Changed under the shard's writer lock only.
+/// How much of a segment is still needed. Changed under the shard's writer lock only, and apart from
+/// what readers need of a segment.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct Usage {
     /// Bytes of the records that the keydir points to.
     pub live_bytes: AtomicU64,
@@ -264,6 +267,9 @@ impl Segment {
     }
 }
 
+/// Cache lines behind the last record that are asked for, for the next one.
+const LINES_AHEAD: usize = 4;
+
 /// How frames reach the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -408,9 +414,26 @@ impl Tail {
         let reached = reached.at("allocate", &self.segment.path)?;
         // One call instead of a page fault for every few records.
         self.segment.map.populate_write(self.allocated, reached - self.allocated);
-        self.allocated = reached;
-        self.segment.readable.store(self.allocated, Ordering::Release);
+        self.take_over(reached);
         Ok(())
+    }
+
+    /// The file is allocated up to `to` now.
+    pub(crate) fn take_over(&mut self, to: u64) {
+        debug_assert!(to >= self.allocated && to <= self.capacity, "room only grows");
+        self.allocated = to;
+        self.segment.readable.store(to, Ordering::Release);
+    }
+
+    /// What should be allocated next, if anything.
+    pub(crate) fn next_stretch(&self) -> Option<Stretch> {
+        let (from, to) = (self.allocated, (self.allocated + self.chunk).min(self.capacity));
+        (self.mode == Mode::Mapped && from < to).then(|| Stretch {
+            segment: Arc::clone(&self.segment),
+            file: Arc::clone(&self.file),
+            from,
+            to,
+        })
     }
 
     /// Stores `len` bytes that `fill` produces from their offset, and answers that offset.
@@ -425,6 +448,9 @@ impl Tail {
                 // SAFETY: the range is allocated and mapped for writing. It lies behind every
                 // published frame, and `&mut self` is the only writer of this segment.
                 fill(offset, unsafe { self.segment.map.bytes_mut(offset, len) });
+                // The next record is stored where nobody looked for long.
+                let next = self.segment.map.as_ptr().wrapping_add(offset as usize + len);
+                prefetch_to_write(next, LINES_AHEAD);
             }
             Mode::Written => self.write_by_call(offset, len, fill)?,
         }

@@ -9,8 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 
+use crate::apart::Apart;
 use crate::catalog::Catalog;
 use crate::context::Context;
+use crate::extension::Extension;
+use crate::keydir::prefetch::prefetch_to_write;
 use crate::keydir::{Keydir, KeydirWriter};
 use crate::location::Location;
 use crate::log_file::{Cut, LogFile, ShardSet};
@@ -25,7 +28,7 @@ const ENDED_MAX: usize = 16;
 
 /// One shard of an open store.
 ///
-/// Lock order: `upkeep`, `writer`, `listing`, then `ahead` or the catalog's. Writers of several
+/// Lock order: `upkeep`, `writer`, `listing`, then `ahead`, the catalog's or `extension`. Writers of several
 /// shards are locked in shard order.
 #[derive(Debug)]
 pub struct Shard {
@@ -50,11 +53,12 @@ pub struct Shard {
     // Each guarded by its own lock.
     /// Held by what seals, merges, snapshots or checkpoints: one of them at a time.
     pub(crate) upkeep: Mutex<()>,
-    writer: Mutex<Writer>,
+    writer: Apart<Mutex<Writer>>,
     /// Held by who lists further segment ids, until they are in the queue: ids are used in order.
     pub(crate) listing: Mutex<()>,
     pub(crate) ahead: Mutex<Ahead>,
     pub(crate) catalog: Catalog,
+    pub(crate) extension: Extension,
     /// Sealed segments with a damaged record: never merged, or its last trace would go.
     damaged: Mutex<HashSet<SegmentId>>,
 }
@@ -65,8 +69,9 @@ pub struct Upkeep<'s> {
     _turn: MutexGuard<'s, ()>,
 }
 
-/// Counts since the store was opened.
+/// Counts since the store was opened. On cache lines of their own, which readers have no use for.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct Counters {
     /// Puts and deletes. Counted under the writer lock.
     pub writes: AtomicU64,
@@ -187,10 +192,11 @@ impl Shard {
             brake_micros: 0.into(),
             counters: Counters::default(),
             upkeep: Mutex::new(()),
-            writer: Mutex::new(Writer { keydir, log }),
+            writer: Apart(Mutex::new(Writer { keydir, log })),
             listing: Mutex::default(),
             ahead: Mutex::new(Ahead { ids: unused, ready: None }),
             catalog,
+            extension: Extension::default(),
             damaged: Mutex::default(),
         }
     }
@@ -267,9 +273,16 @@ impl Shard {
         pressure
     }
 
-    /// Full segments that wait to be sealed.
-    pub fn ended_segments(&self) -> usize {
-        self.writer().log.ended.len()
+    /// Bytes of full segments that wait to be sealed.
+    pub fn ended_bytes(&self) -> u64 {
+        self.writer().log.ended.iter().map(|ended| ended.end).sum()
+    }
+
+    /// Asks for the memory that a put needs before anything else: the writer's own, which another
+    /// thread may have changed last.
+    #[inline]
+    pub fn prefetch_writer(&self) {
+        prefetch_to_write(&raw const self.writer, size_of_val(&self.writer).div_ceil(64));
     }
 
     /// The last record of the log.

@@ -98,6 +98,48 @@ impl Old<'_> {
 pub struct Locked<'s> {
     shard: &'s Shard,
     writer: MutexGuard<'s, Writer>,
+    // Dropped after the lock.
+    news: News<'s>,
+}
+
+/// What is announced to the background once the lock is given back: whoever is woken may take the
+/// processor over at once, and other writers must not wait for that.
+#[derive(Debug)]
+struct News<'s> {
+    shard: &'s Shard,
+    has_rotated: bool,
+    has_garbage: bool,
+    wants_room: bool,
+}
+
+impl<'s> News<'s> {
+    fn none(shard: &'s Shard) -> Self {
+        Self { shard, has_rotated: false, has_garbage: false, wants_room: false }
+    }
+
+    #[cold]
+    fn announce(&self) {
+        let Shard { id, ctx, .. } = self.shard;
+        // Room is needed first.
+        if self.wants_room {
+            ctx.announce(Event::Extension(*id));
+        }
+        if self.has_rotated {
+            ctx.announce(Event::Rotation(*id));
+        }
+        if self.has_garbage {
+            ctx.announce(Event::Garbage(*id));
+        }
+    }
+}
+
+impl Drop for News<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.wants_room || self.has_rotated || self.has_garbage {
+            self.announce();
+        }
+    }
 }
 
 /// A batch part that is in the log but not yet in the keydir.
@@ -136,12 +178,12 @@ impl Shard {
         if writer.log.is_closed {
             return Err(Error::Closed);
         }
-        Ok(Locked { shard: self, writer })
+        Ok(Locked { shard: self, writer, news: News::none(self) })
     }
 
     /// Takes the writer lock, to look and to sync; a closed store's too.
     pub fn lock_even_closed(&self) -> Locked<'_> {
-        Locked { shard: self, writer: self.writer() }
+        Locked { shard: self, writer: self.writer(), news: News::none(self) }
     }
 
     /// Where the log ends now.
@@ -171,7 +213,7 @@ impl Locked<'_> {
     pub fn apply(&mut self, op: &Op<'_>) -> Result<Seqno> {
         let Writer { keydir, log } = &mut *self.writer;
         // The record first: meanwhile the memory that the lookup needs arrives.
-        let record = log.append(self.shard, op)?;
+        let record = log.append(&mut self.news, op)?;
         let guard = self.shard.ctx.reclaim.enter();
         let (entry, old) = self.shard.entry(&guard, keydir, op);
         log.publish(self.shard, op, record, entry, &old);
@@ -192,7 +234,7 @@ impl Locked<'_> {
         if !decide(&old)? {
             return Ok(None);
         }
-        let record = log.append(self.shard, op)?;
+        let record = log.append(&mut self.news, op)?;
         log.publish(self.shard, op, record, entry, &old);
         Ok(Some(record.seqno))
     }
@@ -214,7 +256,7 @@ impl Locked<'_> {
         let payload = part.encode();
         let head = plain(Kind::Batch, first, &payload);
         let total = head.frame_len() as u64 + bytes;
-        log.make_room(self.shard, total, true)?;
+        log.make_room(&mut self.news, total, true)?;
 
         let active = log.active.as_mut().expect("room was made in it");
         let (slot, salt) = (active.tail.segment().slot, active.tail.segment().salt);
@@ -267,7 +309,7 @@ impl Locked<'_> {
         let payload = Marker { durable }.encode();
         let draft = plain(Kind::Marker, log.next_seqno, &payload);
         let len = draft.frame_len();
-        log.make_room(self.shard, len as u64, false)?;
+        log.make_room(&mut self.news, len as u64, false)?;
         let active = log.active.as_mut().expect("room was made in it");
         let salt = active.tail.segment().salt;
         active.write(&self.shard.ctx, len, |offset, out| {
@@ -355,15 +397,15 @@ impl Active {
 impl Log {
     /// Puts the record of `op` into the log. Nobody sees it until it is published.
     #[inline]
-    fn append(&mut self, shard: &Shard, op: &Op<'_>) -> Result<Appended> {
+    fn append(&mut self, news: &mut News<'_>, op: &Op<'_>) -> Result<Appended> {
         let seqno = self.next_seqno;
         let draft = op.draft(seqno, false);
         let len = draft.frame_len();
         // The rest of the last headroom is for deletes, which a full disk must still take.
-        self.make_room(shard, len as u64, !op.is_delete())?;
+        self.make_room(news, len as u64, !op.is_delete())?;
         let active = self.active.as_mut().expect("room was made in it");
         let (slot, salt) = (active.tail.segment().slot, active.tail.segment().salt);
-        let offset = active.write(&shard.ctx, len, |offset, out| {
+        let offset = active.write(&news.shard.ctx, len, |offset, out| {
             draft.encode(record::seed(salt, offset), out);
         })?;
         self.next_seqno = seqno.next();
@@ -393,27 +435,38 @@ impl Log {
 
     /// Makes sure that the active segment takes `len` more bytes, rotating if it must.
     #[inline]
-    fn make_room(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
+    fn make_room(&mut self, news: &mut News<'_>, len: u64, spare: bool) -> Result<()> {
         match &mut self.active {
             Some(active) if active.tail.is_ready(len, spare) => Ok(()),
-            _ => self.grow(shard, len, spare),
+            _ => self.grow(news, len, spare),
         }
     }
 
     /// Makes room that is not there yet, and looks at what all the room is used for.
     #[cold]
-    fn grow(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
+    fn grow(&mut self, news: &mut News<'_>, len: u64, spare: bool) -> Result<()> {
+        let shard = news.shard;
         match &mut self.active {
-            Some(active) if active.tail.fits(len, spare) => active.tail.make_ready(len, spare)?,
-            _ => self.rotate(shard, len, spare)?,
+            Some(active) if active.tail.fits(len, spare) => {
+                if let Some(to) = shard.extension.take(active.tail.segment().id) {
+                    active.tail.take_over(to);
+                }
+                active.tail.make_ready(len, spare)?;
+            }
+            _ => self.rotate(news, len, spare)?,
+        }
+        if let Some(stretch) = self.active.as_ref().and_then(|active| active.tail.next_stretch()) {
+            shard.extension.want(stretch);
+            news.wants_room = true;
         }
         if merge_policy::is_worth_a_look(shard.weigh(self)) {
-            shard.ctx.announce(Event::Garbage(shard.id));
+            news.has_garbage = true;
         }
         Ok(())
     }
 
-    fn rotate(&mut self, shard: &Shard, len: u64, spare: bool) -> Result<()> {
+    fn rotate(&mut self, news: &mut News<'_>, len: u64, spare: bool) -> Result<()> {
+        let shard = news.shard;
         span!("rotate", shard = shard.id.0);
         let mut next = shard.take_ahead(len, spare)?;
         if let Err(error) = next.tail.make_ready(len, spare) {
@@ -423,7 +476,7 @@ impl Log {
         shard.add_bytes(self.end_active());
         shard.segments.insert(Arc::clone(next.tail.segment()));
         self.active = Some(next);
-        shard.ctx.announce(Event::Rotation(shard.id));
+        news.has_rotated = true;
         Ok(())
     }
 
@@ -491,6 +544,13 @@ impl Shard {
             }
             drop(ahead);
             self.list_ids()?;
+        }
+    }
+
+    /// Makes the room that the writer asked for.
+    pub fn extend(&self) {
+        if !self.ctx.poison.is_latched() {
+            self.extension.make();
         }
     }
 

@@ -37,6 +37,7 @@ pub use self::{
     writer::{Entry, KeydirWriter},
 };
 use crate::{
+    apart::Apart,
     location::Location,
     reclaim::{Guard, Reclaim},
     sync::{AtomicU64, Ordering},
@@ -47,9 +48,15 @@ pub struct Keydir {
     reclaim: Arc<Reclaim>,
     root: Root,
     snapshots: Snapshots,
-    /// Entries. Stored by the writer.
+    counts: Apart<Counts>,
+}
+
+/// Stored by the writer.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Entries.
     len: AtomicU64,
-    /// Bytes of the current directory and leaves. Stored by the writer.
+    /// Bytes of the current directory and leaves.
     memory_bytes: AtomicU64,
 }
 
@@ -79,8 +86,7 @@ pub fn with_capacity(reclaim: Arc<Reclaim>, entries: u64) -> (KeydirWriter, Arc<
         reclaim,
         root,
         snapshots: Snapshots::new(),
-        len: AtomicU64::new(0),
-        memory_bytes: AtomicU64::new(bytes),
+        counts: Apart(Counts { len: AtomicU64::new(0), memory_bytes: AtomicU64::new(bytes) }),
     });
     (KeydirWriter::new(Arc::clone(&keydir), FIRST_GENERATION, count), keydir)
 }
@@ -139,7 +145,7 @@ impl Keydir {
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.len.load(Ordering::Relaxed)
+        self.counts.len.load(Ordering::Relaxed)
     }
 
     /// Whether there is no entry.
@@ -151,7 +157,7 @@ impl Keydir {
     /// The bytes of the table as it is now, without what snapshots hold of older states.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes.load(Ordering::Relaxed)
+        self.counts.memory_bytes.load(Ordering::Relaxed)
     }
 
     /// Visits the entries with a hash of at least `from` in the leaf that stands for `from`, in no

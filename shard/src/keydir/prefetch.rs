@@ -14,6 +14,21 @@ pub fn prefetch_read<T>(address: *const T) {
     let _ = address;
 }
 
+/// Asks for `lines` cache lines from `address` on, to be stored to.
+#[inline]
+pub fn prefetch_to_write<T>(address: *const T, lines: usize) {
+    for line in 0..lines {
+        let address = address.cast::<u8>().wrapping_add(line * 64);
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: A hint, as above; processors that do not know it do nothing.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) address, options(readonly, nostack, preserves_flags));
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = address;
+    }
+}
+
 /// Asks for `lines` cache lines from `address` on.
 #[inline]
 pub fn prefetch_lines<T>(address: *const T, lines: usize) {

@@ -122,12 +122,12 @@ impl KeydirWriter {
 
     #[inline]
     fn add_len(&self, by: i64) {
-        let len = &self.keydir.len;
+        let len = &self.keydir.counts.len;
         len.store(len.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
     }
 
     fn add_bytes(&self, by: u64, less: u64) {
-        let bytes = &self.keydir.memory_bytes;
+        let bytes = &self.keydir.counts.memory_bytes;
         bytes.store(bytes.load(Ordering::Relaxed) + by - less, Ordering::Relaxed);
     }
 
