@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use caskade_shard::context::Event;
 
+use caskade_shard::read_path::Found;
+
 use crate::batch::Batch;
 use crate::checkpoint::{self, CheckpointProgress, CheckpointReport};
 use crate::compact::{self, CompactProgress};
@@ -293,8 +295,8 @@ impl Db {
         let mut values = vec![None; keys.len()];
         self.store().get_many(keys, |index, found| {
             if let Some((found, shard, guard)) = found {
-                let share = || shard.share_segment(&found, guard);
-                values[index] = Some(Value::new(&found, shard.id, share)?);
+                let share = |found: Found<'_>| shard.share_segment(&found, guard);
+                values[index] = Some(Value::new(found, shard.id, share)?);
             }
             Ok(())
         })?;

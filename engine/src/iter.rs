@@ -128,7 +128,7 @@ impl Iter {
                 continue;
             }
             let value = if with_value {
-                Value::new(&found, *shard, || Arc::clone(view.segment(location)))
+                Value::new(found, *shard, |_| Arc::clone(view.segment(location)))
             } else {
                 Ok(Value::empty(&found, *shard))
             };
@@ -239,7 +239,8 @@ pub(crate) fn scan(store: &Store, cursor: ScanCursor, count: usize) -> Result<Sc
             previous = Some(hash);
             let found = shard.record_at(&guard, location)?;
             if !found.frame.is_expired(|| now_ms) {
-                let value = Value::new(&found, shard.id, || shard.share_segment(&found, &guard))?;
+                let value =
+                    Value::new(found, shard.id, |found| shard.share_segment(&found, &guard))?;
                 entries.push(Entry { key: found.frame.key().into(), value });
             }
         }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use caskade_codec::record::Flags;
 use caskade_shard::read_path::Found;
 use caskade_shard::reclaim::Guard;
 use caskade_shard::shard::Shard;
@@ -11,17 +10,12 @@ use crate::compress::original_len;
 use crate::db::Expiry;
 use crate::options::ExpiryAt;
 use crate::store::Store;
-use crate::value::{Value, decompress};
+use crate::value::{Value, decompress, is_compressed};
 use crate::writes::Decision;
 use crate::{Error, Result};
 
 /// Keys whose cache misses overlap: enough to hide them, few enough to stay in the first cache.
 const GROUP: usize = 16;
-
-fn is_compressed(found: &Found<'_>) -> bool {
-    let flags = found.frame.header.flags;
-    flags.contains(Flags::LZ4) || flags.contains(Flags::ZSTD)
-}
 
 /// Calls `visit` with the value as the user stored it.
 #[inline]
@@ -61,7 +55,7 @@ impl Store {
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.read(key, |shard, guard, found| {
-            Value::new(&found, shard.id, || shard.share_segment(&found, guard))
+            Value::new(found, shard.id, |found| shard.share_segment(&found, guard))
         })
     }
 

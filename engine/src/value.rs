@@ -27,8 +27,12 @@ const COPIED_MAX: usize = 1024;
 pub struct Value {
     repr: Repr,
     version: Version,
-    expiry: Option<u64>,
+    /// [`NEVER`] for none.
+    expiry: u64,
 }
+
+/// The end of a value without one.
+const NEVER: u64 = u64::MAX;
 
 #[derive(Clone)]
 enum Repr {
@@ -37,33 +41,51 @@ enum Repr {
 }
 
 impl Value {
-    /// The value of a verified record.
+    /// The value of a verified record. `segment` gives the segment that holds it.
+    // The record is passed by value, so that a plain one is never put together in memory.
     #[inline]
     pub(crate) fn new(
-        found: &Found<'_>,
+        found: Found<'_>,
         shard: ShardId,
-        segment: impl FnOnce() -> Arc<Segment>,
+        segment: impl FnOnce(Found<'_>) -> Arc<Segment>,
     ) -> Result<Self> {
-        let header = &found.frame.header;
         let stored = found.frame.value();
-        let version = Version::new(shard, header.seqno);
-        let expiry = found.frame.expiry();
-        let repr = if header.flags.contains(Flags::LZ4) || header.flags.contains(Flags::ZSTD) {
-            Repr::Copied(decompress(*found)?.into())
-        } else if stored.len() <= COPIED_MAX {
-            Repr::Copied(Buffer::copied(stored))
+        if is_compressed(&found) || stored.len() > COPIED_MAX {
+            return Self::large(found, shard, segment);
+        }
+        Ok(Self {
+            repr: Repr::Copied(Buffer::copied(stored)),
+            version: Version::new(shard, found.frame.header.seqno),
+            expiry: found.frame.expiry().unwrap_or(NEVER),
+        })
+    }
+
+    /// A value that is not copied as it is.
+    #[inline(never)]
+    fn large(
+        found: Found<'_>,
+        shard: ShardId,
+        segment: impl FnOnce(Found<'_>) -> Arc<Segment>,
+    ) -> Result<Self> {
+        let value = Self::empty(&found, shard);
+        let repr = if is_compressed(&found) {
+            Repr::Copied(decompress(found)?.into())
         } else {
-            let segment = segment();
-            let start = found.location.offset() + header.value_range().start as u64;
-            Repr::Mapped { segment, start, end: start + stored.len() as u64 }
+            let range = found.frame.header.value_range();
+            let at = |place: usize| found.location.offset() + place as u64;
+            Repr::Mapped { segment: segment(found), start: at(range.start), end: at(range.end) }
         };
-        Ok(Self { repr, version, expiry })
+        Ok(Self { repr, ..value })
     }
 
     /// What is known of a value without looking at it.
     pub(crate) fn empty(found: &Found<'_>, shard: ShardId) -> Self {
         let version = Version::new(shard, found.frame.header.seqno);
-        Self { repr: Repr::Copied(Buffer::copied(&[])), version, expiry: found.frame.expiry() }
+        Self {
+            repr: Repr::Copied(Buffer::from(Vec::new())),
+            version,
+            expiry: found.frame.expiry().unwrap_or(NEVER),
+        }
     }
 
     /// The version of the write that stored it; see [`Db::put_if_version`](crate::Db::put_if_version).
@@ -75,8 +97,14 @@ impl Value {
     /// When it expires, in milliseconds since 1970.
     #[must_use]
     pub fn expires_at_unix_ms(&self) -> Option<u64> {
-        self.expiry
+        (self.expiry != NEVER).then_some(self.expiry)
     }
+}
+
+#[inline]
+pub(crate) fn is_compressed(found: &Found<'_>) -> bool {
+    let flags = found.frame.header.flags;
+    flags.contains(Flags::LZ4) || flags.contains(Flags::ZSTD)
 }
 
 /// The bytes behind a compressed record.

@@ -92,7 +92,8 @@ pub struct Reclaim {
 pub struct Guard<'a> {
     owner: &'a Reclaim,
     slot: &'a Slot,
-    parity: usize,
+    /// The counter in it that this guard raised.
+    counter: &'a AtomicU64,
     plain: bool,
     on_its_thread: PhantomData<*const ()>,
 }
@@ -130,7 +131,7 @@ impl Reclaim {
             // Acquire: if the check of this counter came first, this reader sees what was unlinked.
             counter.fetch_add(1, Ordering::Acquire);
         }
-        Guard { owner: self, slot, parity, plain, on_its_thread: PhantomData }
+        Guard { owner: self, slot, counter, plain, on_its_thread: PhantomData }
     }
 
     /// Takes over what was just unlinked, and drops it when no guard that could see it lives.
@@ -239,12 +240,11 @@ impl Guard<'_> {
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
-        let counter = &self.slot.guards[self.parity];
         // Release: what this reader read happens before the free that finds the counter zero.
         if self.plain {
-            counter.store(counter.load(Ordering::Relaxed) - 1, Ordering::Release);
+            self.counter.store(self.counter.load(Ordering::Relaxed) - 1, Ordering::Release);
         } else {
-            counter.fetch_sub(1, Ordering::Release);
+            self.counter.fetch_sub(1, Ordering::Release);
         }
         threads::release();
     }
