@@ -136,7 +136,9 @@ fn compacting_gives_space_back() {
     home.fill(2_000);
     let report: Value = serde_json::from_str(home.run("compact", &["--json"]).ok()).unwrap();
     let bytes = |name: &str| report[name].as_u64().unwrap();
-    assert!(bytes("total_bytes_after") < bytes("total_bytes_before"), "{report}");
+    // The background may have been quicker; either way one record of a key is left, of some 44 bytes.
+    assert!(bytes("total_bytes_after") <= bytes("total_bytes_before"), "{report}");
+    assert!(bytes("total_bytes_after") < 2_000 * 60, "{report}");
     assert_eq!(home.run("get", &["key:1999"]).ok(), "key:1999 value");
 }
 
