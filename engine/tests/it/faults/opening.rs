@@ -217,6 +217,8 @@ fn a_panic_in_the_background_poisons() {
         if rig.db().put(&[key], &[key; 300]).is_ok() {
             rig.note(&[key], Some(&[key; 300]));
         }
+        // Full segments wait a while for more to be sealed with them.
+        rig.disk.advance(500);
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let error = rig.db().put(b"l", b"v").expect_err("poisoned");
