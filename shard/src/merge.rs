@@ -91,7 +91,7 @@ impl Shard {
     pub fn merge_stats(&self) -> (Vec<SegmentStats>, ShardStats) {
         let guard = self.ctx.reclaim.enter();
         let live: std::collections::HashMap<SegmentId, (u64, u64)> =
-            self.segments.all(&guard).iter().map(|s| (s.id, s.usage.get())).collect();
+            self.segments.iter(&guard).map(|s| (s.id, s.usage.get())).collect();
         let manifest = self.catalog.manifest().clone();
         let segments = manifest
             .segments

@@ -159,9 +159,14 @@ impl SegmentTable {
     }
 
     /// All segments that a location may name now.
-    pub fn all(&self, guard: &Guard<'_>) -> Vec<Arc<Segment>> {
+    pub fn iter<'g>(&'g self, guard: &'g Guard<'_>) -> impl Iterator<Item = &'g Segment> + use<'g> {
         let top = self.cells.free().next;
-        (1..top).filter_map(|slot| self.share(slot, guard)).collect()
+        (1..top).filter_map(move |slot| self.get(slot, guard))
+    }
+
+    /// The same, each kept alive by a reference of its own.
+    pub fn all(&self, guard: &Guard<'_>) -> Vec<Arc<Segment>> {
+        self.iter(guard).filter_map(|segment| self.share(segment.slot, guard)).collect()
     }
 }
 

@@ -339,8 +339,8 @@ impl Locked<'_> {
     /// Live bytes and records of each segment.
     pub(crate) fn usage(&self) -> HashMap<SegmentId, (u64, u64)> {
         let guard = self.shard.ctx.reclaim.enter();
-        let segments = self.shard.segments.all(&guard);
-        segments.iter().map(|segment| (segment.id, segment.usage.get())).collect()
+        let segments = self.shard.segments.iter(&guard);
+        segments.map(|segment| (segment.id, segment.usage.get())).collect()
     }
 
     /// The shards that must become durable together with this one.

@@ -9,7 +9,7 @@ use caskade_codec::names;
 use serde_json::{Value, json};
 
 use super::beside::{self, Draft};
-use super::upkeep::check_every_record;
+use super::upkeep::{check_every_record, list};
 use super::{open_quietly, restore};
 use crate::args::RepairArgs;
 use crate::fault::{Fault, Outcome};
@@ -156,13 +156,7 @@ impl Found {
                     loss.reason
                 )?;
             }
-            for damage in &self.damage {
-                writeln!(
-                    out,
-                    "shard {} segment {} offset {}: {}",
-                    damage.shard, damage.segment, damage.offset, damage.reason
-                )?;
-            }
+            list(&mut out, &self.damage)?;
             writeln!(out, "{} keys {what}", units::count(self.keys))?;
         }
         out.flush()?;

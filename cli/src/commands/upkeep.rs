@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use caskade::{Db, VerifyReport};
+use caskade::{Damage, Db, VerifyReport};
 use serde_json::json;
 
 use super::{open_to_read, open_to_write};
@@ -22,13 +22,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
         let value = serde_json::to_value(&report).map_err(io::Error::from)?;
         writeln!(out, "{value:#}")?;
     } else {
-        for damage in &report.damage {
-            writeln!(
-                out,
-                "shard {} segment {} offset {}: {}",
-                damage.shard, damage.segment, damage.offset, damage.reason
-            )?;
-        }
+        list(&mut out, &report.damage)?;
         writeln!(
             out,
             "{} records in {} segments, {}: {}",
@@ -47,6 +41,13 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
         "{places} {noun} damaged in {}; the keys there are lost, unless a backup has them",
         args.store.display()
     )))
+}
+
+/// A line for each damaged place.
+pub(super) fn list(out: &mut impl Write, damage: &[Damage]) -> io::Result<()> {
+    damage.iter().try_for_each(|Damage { shard, segment, offset, reason, .. }| {
+        writeln!(out, "shard {shard} segment {segment} offset {offset}: {reason}")
+    })
 }
 
 /// Reads everything, with a progress bar.

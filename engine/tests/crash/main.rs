@@ -98,27 +98,30 @@ fn complain(seed: u64, text: &str) -> String {
     )
 }
 
+/// Does the same on each core, each with a pool of its own.
+fn on_all_cores(work: impl Fn() + Sync) {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| alone(&work));
+        }
+    });
+}
+
 /// Runs seeds on all cores until there are no more, and panics with those that failed.
 fn run_all(next: impl Fn() -> Option<u64> + Sync) -> Tally {
     let tally = Mutex::new(Tally::default());
     let failures = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                alone(|| {
-                    while let Some(seed) = next() {
-                        match outcome(seed, false) {
-                            Ok(one) => tally.lock().expect("no panic here").add(&one),
-                            Err(text) => {
-                                let text = complain(seed, &text);
-                                eprintln!("{text}");
-                                failures.lock().expect("no panic here").push(text);
-                            }
-                        }
-                    }
-                });
-            });
+    on_all_cores(|| {
+        while let Some(seed) = next() {
+            match outcome(seed, false) {
+                Ok(one) => tally.lock().expect("no panic here").add(&one),
+                Err(text) => {
+                    let text = complain(seed, &text);
+                    eprintln!("{text}");
+                    failures.lock().expect("no panic here").push(text);
+                }
+            }
         }
     });
     let failures = failures.into_inner().expect("no panic here");

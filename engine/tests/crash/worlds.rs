@@ -19,7 +19,7 @@ use caskade_shard::storage::EntryKind;
 use caskade_shard::storage::sim::{Chooser, CrashEffect, Exhaustive, Pending, SimDisk};
 
 use crate::model::{Blow, Key, Model, Put};
-use crate::{alone, variable};
+use crate::{on_all_cores, variable};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -379,19 +379,12 @@ fn every_small_world_keeps_the_promises() {
     let begun = std::time::Instant::now();
     let (next, total) = (AtomicUsize::new(0), Mutex::new(Count::default()));
     let failures = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                alone(|| {
-                    while let Some((base, steps)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        match explore(base, steps, limit) {
-                            Ok(count) => total.lock().expect("no panic").add(count),
-                            Err(text) => failures.lock().expect("no panic").push(text),
-                        }
-                    }
-                });
-            });
+    on_all_cores(|| {
+        while let Some((base, steps)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match explore(base, steps, limit) {
+                Ok(count) => total.lock().expect("no panic").add(count),
+                Err(text) => failures.lock().expect("no panic").push(text),
+            }
         }
     });
     let failures = failures.into_inner().expect("no panic");
