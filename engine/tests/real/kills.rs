@@ -21,13 +21,8 @@ fn a_process_killed_at_any_time_loses_nothing_acknowledged() {
     for store in 0..kills.div_ceil(LIVES) {
         let dir = tempfile::tempdir().expect("a directory");
         let home = dir.path().join("db");
-        let mut plan = Plan {
-            store,
-            life: 0,
-            writers: 2,
-            steps: u64::MAX,
-            background: Background::Thread,
-        };
+        let mut plan =
+            Plan { store, life: 0, writers: 2, steps: u64::MAX, background: Background::Thread };
         let mut witness = Witness::new(&plan, &home);
         // When a process dies is up to the machine in any case.
         let mut rng = Rng::new(store);

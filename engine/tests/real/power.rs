@@ -40,13 +40,8 @@ fn cut(journal_mode: &str, first_store: u64) {
             return;
         };
         let home = mount.home();
-        let mut plan = Plan {
-            store,
-            life: 0,
-            writers: 2,
-            steps: u64::MAX,
-            background: Background::Thread,
-        };
+        let mut plan =
+            Plan { store, life: 0, writers: 2, steps: u64::MAX, background: Background::Thread };
         let mut witness = Witness::new(&plan, &home);
         let mut rng = Rng::new(store);
         for life in 1..=LIVES.min(cuts - (store - first_store) * LIVES) {

@@ -48,10 +48,9 @@ impl Plan {
             .journal_bytes(*rng.pick(&[16 << 10, 64 << 10]))
             .max_space_amp(*rng.pick(&[1.2, 1.5, 2.0]))
             .snapshot_on_close(rng.chance(2, 3))
-            .durability(*rng.pick(&[
-                Durability::Buffered,
-                Durability::Interval(Duration::from_millis(5)),
-            ]))
+            .durability(
+                *rng.pick(&[Durability::Buffered, Durability::Interval(Duration::from_millis(5))]),
+            )
             .background(self.background)
     }
 

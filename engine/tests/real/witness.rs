@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-
 use crate::model::{Blow, Key, Model, Put};
 use crate::script::{Plan, Step, keys};
 
