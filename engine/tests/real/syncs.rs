@@ -30,7 +30,7 @@ fn a_sync_that_fails_poisons_and_takes_nothing_durable_along() {
         let key = number.to_le_bytes();
         let value = vec![number as u8; 2000];
         match db.put_with(&key, &value, durability_of(number, durable)) {
-            Ok(_) if number % 8 == 0 => {
+            Ok(_) if number.is_multiple_of(8) => {
                 expected.insert(key, value);
             }
             Ok(_) => {}
@@ -62,5 +62,5 @@ fn a_sync_that_fails_poisons_and_takes_nothing_durable_along() {
 
 /// Each eighth write waits for the device.
 fn durability_of(number: u64, durable: WriteOptions) -> WriteOptions {
-    if number % 8 == 0 { durable } else { WriteOptions::new() }
+    if number.is_multiple_of(8) { durable } else { WriteOptions::new() }
 }

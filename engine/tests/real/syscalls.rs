@@ -47,9 +47,10 @@ fn a_process_killed_at_every_system_call_loses_nothing_acknowledged() {
     for store in 0..count("CASKADE_TRACED_STORES", 2) {
         for (call, (first, last)) in calls(store) {
             for number in (first..=last).step_by(every as usize) {
-                match kill_at(store, &call, first, number) {
-                    true => kills += 1,
-                    false => survivals += 1,
+                if kill_at(store, &call, first, number) {
+                    kills += 1;
+                } else {
+                    survivals += 1;
                 }
             }
         }

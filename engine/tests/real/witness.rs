@@ -82,7 +82,7 @@ impl Witness {
         }
         let report = db.verify(|_| true).expect("verifies");
         assert!(report.is_clean(), "{plan:?}: {report:?}");
-        if plan.life % 3 == 0 {
+        if plan.life.is_multiple_of(3) {
             // Half of a life more: it writes, makes that durable and ends well.
             for (writer, model) in (0..).zip(&mut self.models) {
                 let (key, value) = (keys(writer).next().expect("a key"), vec![plan.life as u8; 50]);
