@@ -43,6 +43,8 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("store_meta", twin(&store())),
         ("journal", journals(&journal_file(log))),
         ("names", file_names()),
+        ("directory", changed_directories()),
+        ("operations", choices()),
     ]
 }
 
@@ -68,6 +70,29 @@ fn twin(file: &[u8]) -> Vec<Vec<u8>> {
     inputs.push(with_head(RAW, &[], file));
     inputs.push(with_head(MENDED, &UNDAMAGED, &file[16..16 + payload_len]));
     inputs
+}
+
+/// Every kind of change to every tenth byte of some file, in each of the stores.
+fn changed_directories() -> Vec<Vec<u8>> {
+    (0..40_u8)
+        .map(|number| {
+            let (store, kind) = (number % 4, number % 10);
+            let change = |file: u8| [kind, file, number.wrapping_mul(41), 0, 5, 1, 2, 3, 4, 5];
+            [&[store], &change(number)[..], &change(number.wrapping_mul(7))].concat()
+        })
+        .collect()
+}
+
+/// Long ones: a simulated life draws some hundred numbers.
+fn choices() -> Vec<Vec<u8>> {
+    (1..12_u64)
+        .map(|seed| {
+            let mut rng = caskade_shard::storage::sim::Rng::new(seed);
+            let mut out = vec![0; 100 * seed as usize];
+            rng.fill(&mut out);
+            out
+        })
+        .collect()
 }
 
 /// Bytes that mean something to every harness that builds files.

@@ -114,7 +114,7 @@ fn built(mut input: Input<'_>) {
         uuid: input.uuid(),
         shard: input.shard(),
         keys: 0,
-        seqno: Seqno(input.u64()),
+        seqno: input.seqno(),
         position: Position { segment: input.segment_id(), offset: input.u64() },
         leaves: 0,
         segments: read_segments(&mut input),

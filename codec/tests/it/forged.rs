@@ -100,6 +100,21 @@ fn manifests() {
 }
 
 #[test]
+fn sequence_numbers_end_below_two_to_the_fifty_sixth() {
+    for (seqno, is_right) in [(1, true), (Seqno::MAX.0, true), (Seqno::MAX.0 + 1, false)] {
+        let mut file = Vec::new();
+        samples::append(&mut file, 9, &samples::put(5, b"key", b"value"));
+        file[12..20].copy_from_slice(&seqno.to_le_bytes());
+        let header = record::Header::decode(file.first_chunk().expect("a header"));
+        assert_eq!(header.is_ok(), is_right, "{seqno}");
+        let manifest = Manifest { next_log_seqno: Seqno(seqno), ..samples::manifest() };
+        assert_eq!(manifest.check().is_ok(), is_right, "{seqno}");
+        let manifest = Manifest { horizon: Seqno(seqno), ..samples::manifest() };
+        assert_eq!(manifest.check().is_ok(), is_right, "{seqno}");
+    }
+}
+
+#[test]
 fn keydirs() {
     let file = samples::keydir();
     let table_end = 72 + 2 * 36;

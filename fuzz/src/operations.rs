@@ -1,0 +1,23 @@
+//! Operations and crashes, held against a model: the crash simulation of the engine's tests, where
+//! the input decides what a seed decides there.
+
+use caskade_shard::storage::sim::Rng;
+
+use crate::alone::alone;
+
+#[path = "../../engine/tests/crash/config.rs"]
+mod config;
+#[path = "../../engine/tests/crash/model.rs"]
+mod model;
+#[expect(dead_code, reason = "what a run did is of use to a series of runs")]
+#[path = "../../engine/tests/crash/run.rs"]
+mod run;
+
+/// Every number that the simulation draws comes from the input, as long as it reaches.
+pub fn operations(data: &[u8]) {
+    alone(|| {
+        if let Err(text) = run::run(Rng::scripted(data, data.len() as u64), false) {
+            panic!("{text}");
+        }
+    });
+}
