@@ -7,9 +7,22 @@ use crate::alone::alone;
 
 #[path = "../../engine/tests/crash/config.rs"]
 mod config;
+#[expect(
+    clippy::format_push_string,
+    clippy::format_collect,
+    reason = "texts of failures are made once"
+)]
 #[path = "../../engine/tests/crash/model.rs"]
 mod model;
-#[expect(dead_code, reason = "what a run did is of use to a series of runs")]
+#[expect(
+    dead_code,
+    clippy::format_collect,
+    clippy::too_many_lines,
+    clippy::needless_pass_by_value,
+    clippy::single_match_else,
+    clippy::struct_excessive_bools,
+    reason = "as for the crash simulation; and what a run did is of use to a series of runs only"
+)]
 #[path = "../../engine/tests/crash/run.rs"]
 mod run;
 

@@ -2,7 +2,6 @@
 
 use crate::input::{Input, Mode};
 use caskade_codec::checksum;
-use caskade_codec::ids::Seqno;
 use caskade_codec::snapshot::{Header, Position, SLOT_MAX, Segment, Snapshot, encode_leaf};
 
 type OwnedLeaf = (u32, Vec<(u32, u64)>);

@@ -59,7 +59,7 @@ impl Rng {
         assert!(end > 0, "no number is below 0");
         let scripted = match end {
             ..=0x100 => self.script.take::<1>(),
-            ..=0x1_0000 => self.script.take::<2>(),
+            0x101..=0x1_0000 => self.script.take::<2>(),
             _ => None,
         };
         if let Some(number) = scripted {
