@@ -592,7 +592,8 @@ mod tests {
                     assert!(quick(&frame, key, 5));
                     assert!(!quick(&frame, key, 4));
                     assert!(!quick(&frame, b"another key here", 5));
-                    for bit in 0..frame.len() * 8 {
+                    // Miri takes a thousand times as long.
+                    for bit in (0..frame.len() * 8).step_by(if cfg!(miri) { 61 } else { 1 }) {
                         let mut frame = frame.clone();
                         frame[bit / 8] ^= 1 << (bit % 8);
                         assert!(!matches!(decode(&frame, 5), Frame::Record(_)));
