@@ -5,6 +5,14 @@ mod candystore;
 mod caskade;
 #[cfg(feature = "peers")]
 mod fjall;
+#[cfg(feature = "peers")]
+mod lmdb;
+#[cfg(feature = "peers")]
+mod redb;
+#[cfg(feature = "peer-rocksdb")]
+mod rocksdb;
+#[cfg(feature = "peers")]
+mod sled;
 
 use std::path::Path;
 
@@ -35,6 +43,14 @@ pub(crate) fn all() -> Vec<Peer> {
         candystore::PEER,
         #[cfg(feature = "peers")]
         fjall::PEER,
+        #[cfg(feature = "peers")]
+        redb::PEER,
+        #[cfg(feature = "peers")]
+        lmdb::PEER,
+        #[cfg(feature = "peers")]
+        sled::PEER,
+        #[cfg(feature = "peer-rocksdb")]
+        rocksdb::PEER,
     ]
 }
 
