@@ -29,7 +29,7 @@ impl Found {
 }
 
 /// Of one store, by repetition.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(crate) struct OfStore {
     pub(crate) version: String,
     pub(crate) settings: String,
@@ -66,7 +66,7 @@ impl OfStore {
 }
 
 /// A whole run.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(crate) struct Results {
     pub(crate) keys: u64,
     pub(crate) reps: usize,
