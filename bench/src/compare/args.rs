@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::lines::OWN;
 use super::peers;
 use super::plan::Family;
 
@@ -12,7 +13,7 @@ usage: bench compare [OPTIONS]   the store beside its peers, each line with its 
   --keys N        keys to load (2000000)
   --reps N        repetitions, of which the medians count (3)
   --only A,B      families of workloads: load, get, values, ycsb, durable, open, space, scan
-  --stores A,B    stores (all that were built in); `ceilings` for the ceilings
+  --stores A,B    stores beside this one (all that were built in); `ceilings` for the ceilings
   --dir DIR       where the stores go (the temporary directory); up to 10 GB
   --out DIR       where results go (bench-compare): compare.json, compare.md and a plot for each family
 
@@ -72,6 +73,8 @@ impl Args {
                         let known = known.join(", ");
                         return Err(format!("no store {name:?} was built in, only {known}"));
                     }
+                    args.stores.retain(|name| name != OWN);
+                    args.stores.insert(0, OWN.to_owned());
                 }
                 "--dir" => args.dir = value.into(),
                 "--out" => args.out = value.into(),

@@ -269,6 +269,11 @@ pub(crate) fn peers(results: &Results) -> impl Iterator<Item = &str> {
     names.filter(|name| *name != OWN && *name != CEILINGS)
 }
 
+/// Whether a store does what the line is about.
+pub(crate) fn counts(results: &Results, store: &str, line: Line) -> bool {
+    line.family != Family::Durable || results.of(store).is_some_and(|of| !of.is_durable_weaker)
+}
+
 /// All lines of which this store has a figure.
 pub(crate) fn verdicts(results: &Results) -> Vec<Verdict> {
     LINES.iter().filter_map(|line| verdict(results, *line)).collect()

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::args::CEILINGS;
-use super::lines::{OWN, Verdict, figure, peers, verdicts};
+use super::lines::{OWN, Verdict, counts, figure, peers, verdicts};
 use super::results::Results;
 
 /// A table of all lines and stores, and below it how each store was configured.
@@ -13,8 +13,8 @@ pub(crate) fn document(results: &Results) -> String {
     let _ = writeln!(
         out,
         "{} keys of 16 B with incompressible values of 100 B, medians of {} interleaved repetitions{quick}; \
-         {}. Rates are operations a second. Best peer of a line in bold; `–` where a store has no such \
-         operation, or failed.\n",
+         {}. Rates are operations a second. Best peer of a line in bold; in brackets what keeps a \
+         weaker promise and does not count; `–` where a store has no such operation, or failed.\n",
         results.keys, results.reps, results.machine
     );
     let peers: Vec<_> = peers(results).collect();
@@ -44,6 +44,9 @@ fn row(results: &Results, peers: &[&str], verdict: &Verdict) -> String {
     let cell = |peer: &&str| {
         let Some(found) = figure(results, peer, line.id) else { return "–".to_owned() };
         let text = line.unit.text(found);
+        if !counts(results, peer, line) {
+            return format!("({text})");
+        }
         let is_best = verdict.best.as_ref().is_some_and(|(best, _)| best == peer);
         if is_best { format!("**{text}**") } else { text }
     };

@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     pub(crate) settings: &'static str,
     /// Whether someone who knows the store would load it in batches.
     pub(crate) loads_batched: bool,
+    /// Whether its durable writes are not: they are shown, but nobody is measured by them.
+    pub(crate) is_durable_weaker: bool,
     pub(crate) open: fn(&Path, Mode, u64) -> Outcome<Box<dyn Store>>,
 }
 

@@ -33,6 +33,8 @@ impl Found {
 pub(crate) struct OfStore {
     pub(crate) version: String,
     pub(crate) settings: String,
+    /// As the [`Peer`](super::peers::Peer) says.
+    pub(crate) is_durable_weaker: bool,
     pub(crate) figures: BTreeMap<String, Vec<f64>>,
     pub(crate) latency: BTreeMap<String, Vec<Vec<f64>>>,
     /// Of the last repetition that had it.

@@ -17,7 +17,7 @@ use super::results::{Found, OfStore, Results};
 use crate::Outcome;
 
 /// A step that takes longer hangs, and counts as failed.
-const STEP_MAX: Duration = Duration::from_secs(180);
+const STEP_MAX: Duration = Duration::from_mins(3);
 
 /// Takes all steps.
 pub(crate) fn run(args: &Args) -> Outcome<Results> {
@@ -34,6 +34,7 @@ pub(crate) fn run(args: &Args) -> Outcome<Results> {
             |_| OfStore::default(),
             |peer| OfStore {
                 version: peer.version().to_owned(),
+                is_durable_weaker: peer.is_durable_weaker,
                 settings: peer.settings.split_whitespace().collect::<Vec<_>>().join(" "),
                 ..OfStore::default()
             },

@@ -15,6 +15,7 @@ pub(super) const PEER: Peer = Peer {
     settings: "index made for the keys to come, checkpoints every 5 s (not every 128 KiB: 5 x slower), compaction \
                at up to 64 MiB/s, else defaults (64 MiB files); durable writes wait for a checkpoint",
     loads_batched: false,
+    is_durable_weaker: false,
     open,
 };
 

@@ -16,6 +16,7 @@ pub(super) const PEER: Peer = Peer {
     package: "caskade",
     settings: "defaults, 16 shards said; Durability::Buffered, durable writes Durability::Sync",
     loads_batched: false,
+    is_durable_weaker: false,
     open,
 };
 

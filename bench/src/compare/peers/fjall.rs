@@ -14,6 +14,7 @@ pub(super) const PEER: Peer = Peer {
     settings: "cache 512 MiB, no compression (values do not compress), else defaults (64 MiB memtables, bloom \
                filters); every write reaches the system, PersistMode::SyncData where durable",
     loads_batched: false,
+    is_durable_weaker: false,
     open,
 };
 

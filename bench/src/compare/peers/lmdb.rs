@@ -16,6 +16,7 @@ pub(super) const PEER: Peer = Peer {
                a power cut may cost the whole store), without it where durable; no checksums; loads in batches of \
                1000, too, the better of both counts",
     loads_batched: true,
+    is_durable_weaker: false,
     open,
 };
 

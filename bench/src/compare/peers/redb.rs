@@ -16,6 +16,7 @@ pub(super) const PEER: Peer = Peer {
                than the others': a killed process loses commits since then), or all Immediate where durable; loads \
                in batches of 1000, too, the better of both counts",
     loads_batched: true,
+    is_durable_weaker: false,
     open,
 };
 

@@ -18,6 +18,7 @@ pub(super) const PEER: Peer = Peer {
                bits, hash index in data blocks, dynamic level bytes, parallelism as there are cores, else \
                defaults (64 MiB memtables); log without fsync, with it where durable",
     loads_batched: false,
+    is_durable_weaker: false,
     open,
 };
 

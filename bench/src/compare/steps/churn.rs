@@ -16,7 +16,7 @@ use crate::compare::store::{Mode, Store};
 
 /// How often all keys are overwritten, on average.
 const ROUNDS: u64 = 3;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// Overwrites of a batch, for stores that are written in batches.
 const BATCH: u64 = 1000;
 

@@ -11,23 +11,44 @@ const TOP: f64 = 92.0;
 const GAP: f64 = 24.0;
 const CHART_HEIGHT: f64 = 270.0;
 
-/// Every store has a colour, the same in all plots; this one is drawn strongest.
 const STYLE: &str = "\
 text { font: 12px system-ui, sans-serif; fill: #57606a }
 .page { fill: #ffffff } .title { font-size: 18px; font-weight: 600; fill: #1f2328 }
 .head { font-size: 14px; font-weight: 600; fill: #1f2328 }
 .grid { stroke: #d1d9e0; stroke-width: 1 } .mark { stroke: #57606a; stroke-dasharray: 4 3 }
-polyline { fill: none; stroke: var(--c); stroke-width: 1.75; stroke-linejoin: round }
-polyline.caskade { stroke-width: 3.5 } polyline.ceilings { stroke-dasharray: 5 4 }
-circle, rect.bar { fill: var(--c) }
-.caskade { --c: #0969da } .candystore { --c: #bc4c00 } .fjall { --c: #1a7f37 } .redb { --c: #cf222e }
-.lmdb { --c: #8250df } .sled { --c: #0f8f8f } .rocksdb { --c: #9a6700 } .ceilings { --c: #8c959f }
-@media (prefers-color-scheme: dark) {
+polyline { fill: none; stroke-width: 1.75; stroke-linejoin: round }
+polyline.caskade { stroke-width: 3.5 } polyline.ceilings { stroke-dasharray: 5 4 }";
+
+const STYLE_DARK: &str = "\
 text { fill: #9198a1 } .page { fill: #0d1117 } .title, .head { fill: #f0f6fc }
-.grid { stroke: #2f353d } .mark { stroke: #9198a1 }
-.caskade { --c: #4493f8 } .candystore { --c: #f0883e } .fjall { --c: #3fb950 } .redb { --c: #ff7b72 }
-.lmdb { --c: #bc8cff } .sled { --c: #39c5cf } .rocksdb { --c: #d29922 } .ceilings { --c: #656c76 }
-}";
+.grid { stroke: #2f353d } .mark { stroke: #9198a1 }";
+
+/// Every store has a colour, light and dark, the same in all plots.
+const COLOURS: &[(&str, &str, &str)] = &[
+    ("caskade", "#0969da", "#4493f8"),
+    ("candystore", "#bc4c00", "#f0883e"),
+    ("fjall", "#1a7f37", "#3fb950"),
+    ("redb", "#cf222e", "#ff7b72"),
+    ("lmdb", "#8250df", "#bc8cff"),
+    ("sled", "#0f8f8f", "#39c5cf"),
+    ("rocksdb", "#9a6700", "#d29922"),
+    (CEILINGS, "#8c959f", "#656c76"),
+];
+
+/// Plain rules: not every viewer of SVG knows variables.
+fn style() -> String {
+    let mut light = String::new();
+    let mut dark = String::new();
+    for (store, in_light, in_dark) in COLOURS {
+        for (rules, colour) in [(&mut light, in_light), (&mut dark, in_dark)] {
+            let _ = writeln!(
+                rules,
+                "polyline.{store} {{ stroke: {colour} }} circle.{store}, rect.{store} {{ fill: {colour} }}"
+            );
+        }
+    }
+    format!("{STYLE}\n{light}@media (prefers-color-scheme: dark) {{\n{STYLE_DARK}\n{dark}}}")
+}
 
 /// Draws the charts.
 pub(super) fn sheet(title: &str, stores: &[&str], charts: &[Chart]) -> String {
@@ -39,7 +60,7 @@ pub(super) fn sheet(title: &str, stores: &[&str], charts: &[Chart]) -> String {
          width=\"{WIDTH}\" height=\"{height:.0}\" role=\"img\">"
     ));
     svg.line(&format!("<title>{}</title>", escaped(title)));
-    svg.line(&format!("<style>{STYLE}</style>"));
+    svg.line(&format!("<style>{}</style>", style()));
     svg.line("<rect class=\"page\" width=\"100%\" height=\"100%\" rx=\"6\"/>");
     svg.text("title", "start", (MARGIN, 36.0), title);
     svg.legend(stores, charts.iter().any(Chart::has_ceilings));
@@ -84,7 +105,7 @@ impl Svg {
     pub(super) fn bar(&mut self, store: &str, at: (f64, f64), size: (f64, f64)) {
         let ((x, y), (width, height)) = (at, size);
         self.line(&format!(
-            "<rect class=\"bar {store}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>"
+            "<rect class=\"{store}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>"
         ));
     }
 
