@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::args::CEILINGS;
-use super::lines::{OWN, Verdict, counts, figure, peers, verdicts};
+use super::lines::{OWN, Verdict, counts, of_line, peers, verdicts};
 use super::results::Results;
 
 /// A table of all lines and stores, and below it how each store was configured.
@@ -42,7 +42,7 @@ pub(crate) fn document(results: &Results) -> String {
 fn row(results: &Results, peers: &[&str], verdict: &Verdict) -> String {
     let line = verdict.line;
     let cell = |peer: &&str| {
-        let Some(found) = figure(results, peer, line.id) else { return "–".to_owned() };
+        let Some(found) = of_line(results, peer, line) else { return "–".to_owned() };
         let text = line.unit.text(found);
         if !counts(results, peer, line) {
             return format!("({text})");
