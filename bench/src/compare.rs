@@ -46,6 +46,11 @@ pub(crate) fn main(command: &str, words: Vec<String>) -> ExitCode {
 }
 
 fn compare(args: &Args) -> Outcome<bool> {
+    if cfg!(not(feature = "peers")) {
+        eprintln!(
+            "built without --features peers: there is nobody to compare with but the ceilings"
+        );
+    }
     let results = runner::run(args)?;
     println!("{}", lines::table(&results));
     let out = &args.out;

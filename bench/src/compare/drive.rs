@@ -14,7 +14,7 @@ const STALL_PUTS: u64 = 64;
 /// One of this many short operations is timed.
 pub(crate) const SAMPLE: u64 = 16;
 /// Pairs in a batch of a batched load.
-const LOAD_BATCH: u64 = 1000;
+const LOAD_BATCH: u64 = 10_000;
 
 /// What was done.
 pub(crate) struct Phase {

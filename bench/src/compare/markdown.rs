@@ -14,7 +14,8 @@ pub(crate) fn document(results: &Results) -> String {
         out,
         "{} keys of 16 B with incompressible values of 100 B, medians of {} interleaved repetitions{quick}; \
          {}. Rates are operations a second. Best peer of a line in bold; in brackets what keeps a \
-         weaker promise and does not count; `–` where a store has no such operation, or failed.\n",
+         weaker promise and does not count; `–` where a store has no such operation, or failed. Memory has the \
+         stores' own caches in it, but not LMDB's tree, which lies in the pages of its file.\n",
         results.keys, results.reps, results.machine
     );
     let peers: Vec<_> = peers(results).collect();

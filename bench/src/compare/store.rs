@@ -1,7 +1,5 @@
 //! What a store has to do to take part.
 
-use std::path::Path;
-
 use crate::Outcome;
 
 /// Called with a value, or with none for an absent key.
@@ -77,7 +75,8 @@ pub(crate) trait Store: Sync {
 }
 
 /// Waits until the files below `dir` keep their size: for stores that do not say when they rest.
-pub(crate) fn wait_for_still_files(dir: &Path) -> Outcome<()> {
+#[cfg(feature = "peers")]
+pub(crate) fn wait_for_still_files(dir: &std::path::Path) -> Outcome<()> {
     use std::time::Duration;
     let mut last = 0;
     let mut still = 0;

@@ -14,7 +14,7 @@ pub(super) const PEER: Peer = Peer {
     package: "heed",
     settings: "by heed; map of 16 GiB, MDB_NOMEMINIT, no MDB_WRITEMAP; MDB_NOSYNC (a killed process loses nothing, \
                a power cut may cost the whole store), without it where durable; no checksums; loads in batches of \
-               1000, too, the better of both counts",
+               10000, too, the better of both counts",
     loads_batched: true,
     is_durable_weaker: false,
     open,

@@ -14,7 +14,7 @@ pub(super) const PEER: Peer = Peer {
     package: "redb",
     settings: "cache 512 MiB, else defaults; Durability::None and every 10000th commit Immediate (a weaker promise \
                than the others': a killed process loses commits since then), or all Immediate where durable; loads \
-               in batches of 1000, too, the better of both counts",
+               in batches of 10000, too, the better of both counts",
     loads_batched: true,
     is_durable_weaker: false,
     open,

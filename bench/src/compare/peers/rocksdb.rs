@@ -62,7 +62,7 @@ impl Store for Rocks {
     }
 
     fn put_batch(&self, pairs: &[Pair<'_>]) -> Outcome<()> {
-        Ok(self.db.write(&batch(pairs))?)
+        Ok(self.db.write(batch(pairs))?)
     }
 
     fn put_durable(&self, key: &[u8; 16], value: &[u8]) -> Outcome<()> {
@@ -70,7 +70,7 @@ impl Store for Rocks {
     }
 
     fn batch_durable(&self, pairs: &[Pair<'_>]) -> Option<Outcome<()>> {
-        Some(self.db.write_opt(&batch(pairs), &sync()).map_err(Into::into))
+        Some(self.db.write_opt(batch(pairs), &sync()).map_err(Into::into))
     }
 
     fn get_into(&self, key: &[u8; 16], out: &mut Vec<u8>) -> Outcome<bool> {

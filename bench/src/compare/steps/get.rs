@@ -18,7 +18,7 @@ const GROUP: usize = 64;
 /// Numbers that are drawn ahead for each thread.
 pub(crate) const DRAWN: usize = 1 << 20;
 /// Values of another size fill at most this much.
-const VALUES_BYTES_MAX: u64 = 512 << 20;
+const VALUES_BYTES_MAX: u64 = 256 << 20;
 
 /// Gets of keys that are there, uniform: into a buffer, and as the store hands them out.
 pub(super) fn hits(job: &Job) -> Outcome<Found> {
@@ -55,7 +55,7 @@ fn warm(job: &Job, store: &dyn Store, values: &Values) -> Outcome<()> {
             return Err(format!("key {i} is gone").into());
         }
         check(values, i, &out)?;
-        if i % 1024 == 0 && begun.elapsed() > Duration::from_secs(4) {
+        if i % 1024 == 0 && begun.elapsed() > Duration::from_secs(2) {
             break;
         }
     }
