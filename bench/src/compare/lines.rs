@@ -292,8 +292,9 @@ pub(crate) fn verdicts(results: &Results) -> Vec<Verdict> {
 
 fn verdict(results: &Results, line: Line) -> Option<Verdict> {
     let own = of_line(results, OWN, line)?;
-    let of_peers =
-        peers(results).filter_map(|peer| Some((peer.to_owned(), of_line(results, peer, line)?)));
+    let of_peers = peers(results)
+        .filter(|peer| counts(results, peer, line))
+        .filter_map(|peer| Some((peer.to_owned(), of_line(results, peer, line)?)));
     let best = line.unit.best(of_peers);
     let over_best = best.as_ref().map(|(_, best)| own / best);
     let at_least = |ratio: Option<f64>, wanted| ratio.map(|ratio| ratio >= wanted);
@@ -363,4 +364,25 @@ pub(crate) fn table(results: &Results) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::results::OfStore;
+
+    #[test]
+    fn a_peer_that_promises_less_is_not_the_best() {
+        let store = |figure: f64, is_durable_weaker| {
+            let figures = [("durable.1".to_owned(), vec![figure])].into();
+            OfStore { figures, is_durable_weaker, ..OfStore::default() }
+        };
+        let stores = [(OWN, 20.0, false), ("slow", 10.0, false), ("weak", 40.0, true)]
+            .map(|(name, figure, is_weak)| (name.to_owned(), store(figure, is_weak)));
+        let results = Results { stores: stores.into(), ..Results::default() };
+        let verdicts = verdicts(&results);
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!(verdicts[0].best, Some(("slow".to_owned(), 10.0)));
+        assert_eq!((verdicts[0].ratio, verdicts[0].is_held), (Some(2.0), Some(true)));
+    }
 }
