@@ -375,7 +375,7 @@ mod tests {
     fn a_peer_that_promises_less_is_not_the_best() {
         let store = |figure: f64, is_durable_weaker| {
             let figures = [("durable.1".to_owned(), vec![figure])].into();
-            OfStore { figures, is_durable_weaker, ..OfStore::default() }
+            OfStore { is_durable_weaker, figures, ..OfStore::default() }
         };
         let stores = [(OWN, 20.0, false), ("slow", 10.0, false), ("weak", 40.0, true)]
             .map(|(name, figure, is_weak)| (name.to_owned(), store(figure, is_weak)));
