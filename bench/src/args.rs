@@ -15,7 +15,7 @@ usage: bench accept [OPTIONS]   loads, reads, reopens; each figure beside its ta
   --reps N      repetitions of each measurement (accept: 5)
   --clock CLOCK accept: wall, or processor: the threads' own time, for a busy machine
   --only PART   accept: load, get, memory, reopen or durable alone;
-                profile: get_into, get, absent, get_many, load, put or durable
+                profile: get_into, get, absent, get_many, load, put, durable or recover
   --dir DIR     where the stores go (default: the temporary directory)
   --json FILE   where the figures go (default: bench-accept.json, bench-churn.json)
 

@@ -1,5 +1,5 @@
-//! One operation over and over, for `perf record` and for instruction counts:
-//! `valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*measured*' bench profile ...`
+//! One operation over and over, for `perf record` and for instruction counts
+//! (`scripts/instructions`), which are those of functions named `measured`.
 
 use std::hint::black_box;
 
@@ -11,15 +11,26 @@ use crate::args::Args;
 
 pub(crate) fn run(args: &Args) -> Outcome<()> {
     let dir = tempfile::Builder::new().prefix("caskade-profile").tempdir_in(&args.dir)?;
-    let db = Db::open(dir.path().join("store"))?;
+    // A store that ends without a snapshot is recovered as if its process had been killed.
+    let db = Db::builder(dir.path().join("store")).snapshot_on_close(false).open()?;
     let values = Values::new();
     for i in 0..args.keys {
         db.put(&key(i), values.get(i, 0))?;
     }
     crate::child::wait_for_rest(&db);
-    let begun = std::time::Instant::now();
     let what = args.only.as_deref().unwrap_or("get_into");
-    measured(&db, &values, what, args)?;
+    let begun;
+    if what == "recover" {
+        db.close()?;
+        drop(db);
+        // On this thread, so that all of it is counted.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build()?;
+        begun = std::time::Instant::now();
+        pool.install(|| measured_recovery(&dir.path().join("store"), args))?;
+    } else {
+        begun = std::time::Instant::now();
+        measured(&db, &values, what, args)?;
+    }
     let each = bench::measure::nanos_each(begun.elapsed(), args.ops);
     println!("{what}: {each:.1} ns each");
     Ok(())
@@ -73,6 +84,19 @@ fn measured(db: &Db, values: &Values, what: &str, args: &Args) -> Outcome<()> {
             }
         }
         _ => return Err(format!("cannot profile {what:?}").into()),
+    }
+    Ok(())
+}
+
+/// Opens the store as often as it takes to find so many keys.
+#[inline(never)]
+fn measured_recovery(store: &std::path::Path, args: &Args) -> Outcome<()> {
+    for _ in 0..args.ops / args.keys {
+        let db = Db::builder(store).snapshot_on_close(false).open().map_err(|e| e.to_string())?;
+        if db.len() != args.keys {
+            return Err("keys are missing".into());
+        }
+        drop(db);
     }
     Ok(())
 }
