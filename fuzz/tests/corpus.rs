@@ -42,7 +42,7 @@ macro_rules! replay {
     };
 }
 
-replay! { record segment_scan hint manifest snapshot store_meta journal names }
+replay! { record segment_scan hint manifest snapshot store_meta journal names directory operations }
 
 #[test]
 fn seeds_hold() {

@@ -1,0 +1,217 @@
+//! Whole stores of which any file may hold anything.
+//!
+//! The input picks one of a few small stores, which the engine wrote, and says what happens to its
+//! files. Then the store is opened in every mode, and used if it opens.
+//!
+//! Nothing may panic, hang or take memory that the files do not explain. What may be *answered*
+//! depends on what was done to the files:
+//!
+//! - **Flips** of single bits do not pass a checksum. As long as opening reports no loss, each key
+//!   has the value it had, or an error.
+//! - **Moves** of bytes that the store wrote (copied, swapped, cut off, deleted, zeroed) cannot make
+//!   up a record either, since checksums bind records to their segment and offset. They may bring
+//!   an old end of a log back, so a key has a value that was written for it once, or none.
+//! - **Forgeries** take bytes from the input: the fuzzer sees what a checksum is compared with, and
+//!   can answer it. With a new checksum they are as good as records of the store. Of them only
+//!   panics, hangs and memory are told, and that what is written next is kept.
+
+mod base;
+mod forge;
+
+use crate::input::Input;
+use crate::stores::{self, HOME, alone};
+use base::{Base, Files, Pairs};
+use caskade::{Db, RecoveryMode, Result};
+use caskade_shard::storage::sim::SimDisk;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Bounds the time that an input takes.
+const CHANGES_MAX: usize = 16;
+/// What is written to a store that opened, and must be kept.
+const PROBE: &[u8] = b"probe";
+
+/// Changes the files as the input says, opens the store in every mode, and uses it.
+pub fn directory(data: &[u8]) {
+    alone(|| {
+        let mut input = Input::new(data);
+        let base = Base::pick(input.u8());
+        let mut files = base.files.clone();
+        let mut trust = Trust::Flips;
+        for _ in 0..CHANGES_MAX {
+            if input.is_empty() {
+                break;
+            }
+            trust = trust.min(change(&mut input, base, &mut files));
+        }
+        let disk = base.disk_with(&files);
+        for mode in [RecoveryMode::Default, RecoveryMode::Strict, RecoveryMode::Salvage] {
+            use_store(base, &disk.fork(), mode, trust);
+        }
+        read_only(base, &disk, trust);
+    });
+}
+
+/// How much of what is read is known in advance; the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Trust {
+    /// Bytes came from the input.
+    Forgeries,
+    /// Bytes of the store came to other places, or went.
+    Moves,
+    /// Single bits changed.
+    Flips,
+}
+
+/// A file of the store.
+fn file<'a>(input: &mut Input<'_>, files: &'a mut Files) -> Option<(&'a PathBuf, &'a mut Vec<u8>)> {
+    let index = usize::from(input.u8());
+    let count = files.len().max(1);
+    files.iter_mut().nth(index % count)
+}
+
+/// A place in so many bytes, or at their end.
+fn place(input: &mut Input<'_>, len: usize) -> usize {
+    usize::from(input.u16()) % (len + 1)
+}
+
+/// One change to the files.
+fn change(input: &mut Input<'_>, base: &Base, files: &mut Files) -> Trust {
+    let kind = input.u8() % 12;
+    if kind == 11 {
+        let (name, bytes) = (base::name(input, base), input.short().to_vec());
+        files.insert(name, bytes);
+        return Trust::Forgeries;
+    }
+    let others = files.clone();
+    let other = || others.values();
+    let Some((path, bytes)) = file(input, files) else { return Trust::Moves };
+    let at = place(input, bytes.len());
+    match kind {
+        0 | 1 => {
+            let bit = input.u8() & 7;
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1 << bit;
+            }
+            return Trust::Flips;
+        }
+        2 => {
+            forge::overwrite(bytes, at, input.short());
+            return Trust::Forgeries;
+        }
+        3 => {
+            *bytes = input.short().to_vec();
+            return Trust::Forgeries;
+        }
+        4 => {
+            forge::overwrite(bytes, at, input.short());
+            forge::seal(path, bytes);
+            if input.bool() {
+                forge::agree(files);
+            }
+            return Trust::Forgeries;
+        }
+        5 => bytes.truncate(at),
+        6 => bytes.resize(bytes.len() + usize::from(input.u16()) % 9000, 0),
+        7 => {
+            // A run of some file overwrites a run of this one, or comes between.
+            let source = other().nth(usize::from(input.u8()) % others.len()).expect("there is one");
+            let from = place(input, source.len());
+            let run = &source[from..(from + place(input, 4096)).min(source.len())];
+            if input.bool() {
+                bytes.splice(at..at, run.iter().copied());
+            } else {
+                forge::overwrite(bytes, at, run);
+            }
+        }
+        8 => {
+            let end = (at + place(input, 4096)).min(bytes.len());
+            if input.bool() {
+                bytes.drain(at..end);
+            } else {
+                bytes[at..end].fill(0);
+            }
+        }
+        9 => {
+            // Swapped with another, or copied to a new name.
+            let path = path.clone();
+            let to = if input.bool() {
+                others.keys().nth(usize::from(input.u8()) % others.len()).expect("is one").clone()
+            } else {
+                base::name(input, base)
+            };
+            if let Some(there) = others.get(&to) {
+                files.insert(path.clone(), there.clone());
+            }
+            files.insert(to, others[&path].clone());
+        }
+        _ => {
+            let path = path.clone();
+            files.remove(&path);
+            return Trust::Moves;
+        }
+    }
+    Trust::Moves
+}
+
+fn open(disk: &SimDisk, mode: RecoveryMode, read_only: bool) -> Result<Db> {
+    stores::tiny(HOME, disk).recovery_mode(mode).read_only(read_only).open()
+}
+
+/// Opens the store, reads all of it, merges, writes, and opens it again.
+fn use_store(base: &Base, disk: &SimDisk, mode: RecoveryMode, trust: Trust) {
+    let Ok(db) = open(disk, mode, false) else { return };
+    read(base, &db, trust);
+    let _ = db.compact();
+    read(base, &db, trust);
+    let is_kept = db.put(PROBE, PROBE).is_ok();
+    let is_closed = db.close().is_ok();
+    drop(db);
+    if is_kept && is_closed {
+        let db = open(disk, mode, false).expect("what opened once opens again");
+        let found = db.get(PROBE).expect("what was just written is read");
+        assert_eq!(found.as_deref(), Some(PROBE), "what was just written is there");
+        read(base, &db, trust);
+    }
+}
+
+/// Reads the store without changing a byte of it.
+fn read_only(base: &Base, disk: &SimDisk, trust: Trust) {
+    let before = base::files_of(disk);
+    if let Ok(db) = open(disk, RecoveryMode::Default, true) {
+        read(base, &db, trust);
+    }
+    assert_eq!(base::files_of(disk), before, "reading changes nothing");
+}
+
+/// Reads in every way, and judges what comes.
+fn read(base: &Base, db: &Db, trust: Trust) {
+    // What was reported as lost is gone, and older values are back.
+    let has_losses = db.open_report().losses().next().is_some();
+    let trust = if has_losses { trust.min(Trust::Moves) } else { trust };
+    let mut found = BTreeMap::new();
+    let keys: Vec<&Vec<u8>> = base.history.keys().collect();
+    for key in &keys {
+        let answer = db.get(key).map(|value| value.map(Vec::from));
+        if let Ok(value) = &answer {
+            base.judge(key, value.as_deref(), trust);
+        }
+        found.insert((*key).clone(), answer.ok());
+    }
+    if let Ok(many) = db.get_many(&keys) {
+        for (key, value) in keys.iter().zip(many) {
+            let value = value.map(Vec::from);
+            assert_eq!(found[*key].as_ref(), Some(&value), "get and get_many agree");
+        }
+    }
+    let mut seen = Pairs::new();
+    for entry in db.iter().into_iter().flatten().flatten() {
+        let (key, value) = (entry.key.to_vec(), entry.value.to_vec());
+        if trust > Trust::Forgeries && key != PROBE {
+            base.judge(&key, Some(&value), trust);
+            assert!(seen.insert(key, value).is_none(), "a key comes once");
+        }
+    }
+    let _ = db.verify(|_| true);
+    let _ = (db.stats(), db.segment_stats(), db.len());
+}
