@@ -63,6 +63,14 @@ enum Trust {
     Flips,
 }
 
+impl Trust {
+    /// What was reported as lost is gone, from then on, and older values are back.
+    fn beside(self, db: &Db) -> Self {
+        let has_losses = db.open_report().losses().next().is_some();
+        if has_losses { self.min(Self::Moves) } else { self }
+    }
+}
+
 /// A file of the store.
 fn file<'a>(input: &mut Input<'_>, files: &'a mut Files) -> Option<(&'a PathBuf, &'a mut Vec<u8>)> {
     let index = usize::from(input.u8());
@@ -161,6 +169,7 @@ fn open(disk: &SimDisk, mode: RecoveryMode, read_only: bool) -> Result<Db> {
 /// Opens the store, reads all of it, merges, writes, and opens it again.
 fn use_store(base: &Base, disk: &SimDisk, mode: RecoveryMode, trust: Trust) {
     let Ok(db) = open(disk, mode, false) else { return };
+    let trust = trust.beside(&db);
     read(base, &db, trust);
     let _ = db.compact();
     read(base, &db, trust);
@@ -171,7 +180,7 @@ fn use_store(base: &Base, disk: &SimDisk, mode: RecoveryMode, trust: Trust) {
         let db = open(disk, mode, false).expect("what opened once opens again");
         let found = db.get(PROBE).expect("what was just written is read");
         assert_eq!(found.as_deref(), Some(PROBE), "what was just written is there");
-        read(base, &db, trust);
+        read(base, &db, trust.beside(&db));
     }
 }
 
@@ -179,16 +188,13 @@ fn use_store(base: &Base, disk: &SimDisk, mode: RecoveryMode, trust: Trust) {
 fn read_only(base: &Base, disk: &SimDisk, trust: Trust) {
     let before = base::files_of(disk);
     if let Ok(db) = open(disk, RecoveryMode::Default, true) {
-        read(base, &db, trust);
+        read(base, &db, trust.beside(&db));
     }
     assert_eq!(base::files_of(disk), before, "reading changes nothing");
 }
 
 /// Reads in every way, and judges what comes.
 fn read(base: &Base, db: &Db, trust: Trust) {
-    // What was reported as lost is gone, and older values are back.
-    let has_losses = db.open_report().losses().next().is_some();
-    let trust = if has_losses { trust.min(Trust::Moves) } else { trust };
     let mut found = BTreeMap::new();
     let keys: Vec<&Vec<u8>> = base.history.keys().collect();
     for key in &keys {
