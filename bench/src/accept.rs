@@ -359,7 +359,7 @@ fn durable(args: &Args, dir: &Path, report: &mut Report) -> Outcome<()> {
 }
 
 /// How many thousand times a second a small write to a written file can be made durable.
-fn sync_rate(path: &Path, stretch: Duration) -> Outcome<f64> {
+pub(crate) fn sync_rate(path: &Path, stretch: Duration) -> Outcome<f64> {
     use std::os::unix::fs::FileExt;
     const LEN: u64 = 8 << 20;
     let file = fs::File::create(path)?;

@@ -8,6 +8,7 @@ pub(crate) const USAGE: &str = "\
 usage: bench accept [OPTIONS]   loads, reads, reopens; each figure beside its target
        bench churn [OPTIONS]    overwrites, and watches space and stalls
        bench profile [OPTIONS]  one operation over and over, for a profiler
+       bench compare [OPTIONS]  the store beside its peers (compare --help)
 
   --keys N      keys to load (accept: 2000000, churn: 1000000)
   --ops N       overwrites (churn: 40000000)
@@ -44,8 +45,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut args = args.skip_while(|arg| arg == "--");
+    pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let command = match args.next().as_deref() {
             Some("accept") => Command::Accept,
             Some("churn") => Command::Churn,

@@ -4,6 +4,7 @@ mod accept;
 mod args;
 mod child;
 mod churn;
+mod compare;
 mod profile;
 mod report;
 
@@ -11,10 +12,15 @@ use std::process::ExitCode;
 
 use args::{Args, Command};
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> ExitCode {
-    let args = match Args::parse(std::env::args().skip(1)) {
+    let mut words: Vec<_> = std::env::args().skip(1).skip_while(|word| word == "--").collect();
+    if words.first().is_some_and(|word| word.starts_with("compare")) {
+        let command = words.remove(0);
+        return compare::main(&command, words);
+    }
+    let args = match Args::parse(words.into_iter()) {
         Ok(args) => args,
         Err(reason) => {
             eprintln!("{reason}\n\n{}", args::USAGE);

@@ -40,22 +40,33 @@ pub fn absent_key(i: u64) -> [u8; KEY_LEN] {
 #[derive(Debug)]
 pub struct Values {
     pool: Vec<u8>,
+    len: usize,
 }
 
 impl Values {
-    /// The same bytes every time.
+    /// Values of [`VALUE_LEN`] bytes, the same every time.
     #[must_use]
     pub fn new() -> Self {
+        Self::of_len(VALUE_LEN)
+    }
+
+    /// Values of `len` bytes, at most half of the pool that they are cut from.
+    ///
+    /// # Panics
+    /// If `len` is greater.
+    #[must_use]
+    pub fn of_len(len: usize) -> Self {
+        assert!(len <= POOL_LEN / 2, "the pool is too small");
         let words = 0..(POOL_LEN / 8) as u64;
-        Self { pool: words.flat_map(|word| mix(word ^ 0xABCD).to_le_bytes()).collect() }
+        Self { pool: words.flat_map(|word| mix(word ^ 0xABCD).to_le_bytes()).collect(), len }
     }
 
     /// Value `version` of key number `i`.
     #[inline]
     #[must_use]
     pub fn get(&self, i: u64, version: u64) -> &[u8] {
-        let start = mix(i ^ version << 40) as usize % (POOL_LEN - VALUE_LEN);
-        &self.pool[start..start + VALUE_LEN]
+        let start = mix(i ^ version << 40) as usize % (POOL_LEN - self.len);
+        &self.pool[start..start + self.len]
     }
 }
 

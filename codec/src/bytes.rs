@@ -187,6 +187,20 @@ mod tests {
     }
 
     #[test]
+    fn any_byte_makes_a_difference() {
+        for len in 0..80 {
+            let a: Vec<u8> = (0..len).collect();
+            assert!(equal(&a, &a.clone()), "{len}");
+            assert!(!equal(&a, &[&a[..], &[0]].concat()), "{len}");
+            for at in 0..a.len() {
+                let mut b = a.clone();
+                b[at] ^= 0x10;
+                assert!(!equal(&a, &b), "byte {at} of {len}");
+            }
+        }
+    }
+
+    #[test]
     fn zigzag_round_trips() {
         for value in EDGES {
             assert_eq!(zigzag(unzigzag(value)), value);

@@ -471,7 +471,7 @@ mod tests {
     }
 
     fn merged_entries() -> Vec<Entry> {
-        let seqnos = [500, 7, u64::MAX - 1, 9];
+        let seqnos = [500, 7, Seqno::MAX.0 - 1, 9];
         let mut entries = log_entries();
         for (entry, seqno) in entries.iter_mut().zip(seqnos) {
             entry.seqno = Seqno(seqno);

@@ -19,6 +19,9 @@ impl Seqno {
     pub const NONE: Self = Self(0);
     /// The number of a shard's first frame.
     pub const FIRST: Self = Self(1);
+    /// The highest that a file may name, so that a shard and a number fit in 64 bits. A frame a
+    /// nanosecond takes two years to come there.
+    pub const MAX: Self = Self((1 << 56) - 1);
 
     /// The number after this one.
     ///

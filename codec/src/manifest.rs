@@ -191,8 +191,11 @@ impl Manifest {
         if self.segments.last().is_some_and(|last| last.id >= self.next_segment) {
             return Err(Fault::Field("next segment"));
         }
-        if self.next_log_seqno == Seqno::NONE {
+        if !(Seqno::FIRST..=Seqno::MAX).contains(&self.next_log_seqno) {
             return Err(Fault::Field("next log seqno"));
+        }
+        if self.horizon > Seqno::MAX {
+            return Err(Fault::Field("horizon"));
         }
         if !self.segments.is_sorted_by(|a, b| a.id < b.id) {
             return Err(Fault::Field("segment order"));

@@ -282,7 +282,8 @@ impl Header {
             Kind::Batch => self.key_len == 0 && self.value_len as usize == BatchPart::LEN,
             Kind::Marker => self.key_len == 0 && self.value_len as usize == Marker::LEN,
         };
-        if lengths_fit && self.flags.fit(self.kind) && self.seqno != Seqno::NONE {
+        let is_numbered = (Seqno::FIRST..=Seqno::MAX).contains(&self.seqno);
+        if lengths_fit && self.flags.fit(self.kind) && is_numbered {
             Ok(())
         } else {
             Err(HeaderFault::Shape)
@@ -571,7 +572,9 @@ mod tests {
     fn quick(frame: &[u8], key: &[u8], seed: u32) -> bool {
         let head = frame.first_chunk().unwrap();
         Header::of_put(head, key.len()).is_some_and(|header| {
-            assert_eq!(Header::decode(head), Ok(header));
+            // It does not look at the sequence number: recovery did, or the checksum does.
+            let is_numbered = (Seqno::FIRST..=Seqno::MAX).contains(&header.seqno);
+            assert_eq!(Header::decode(head).ok(), is_numbered.then_some(header));
             let frame = frame.get(..header.frame_len());
             frame.is_some_and(|frame| {
                 frame_has_key(frame, &header, key) && put_is_intact(frame, &header, seed)
@@ -589,7 +592,8 @@ mod tests {
                     assert!(quick(&frame, key, 5));
                     assert!(!quick(&frame, key, 4));
                     assert!(!quick(&frame, b"another key here", 5));
-                    for bit in 0..frame.len() * 8 {
+                    // Miri takes a thousand times as long.
+                    for bit in (0..frame.len() * 8).step_by(if cfg!(miri) { 61 } else { 1 }) {
                         let mut frame = frame.clone();
                         frame[bit / 8] ^= 1 << (bit % 8);
                         assert!(!matches!(decode(&frame, 5), Frame::Record(_)));

@@ -176,6 +176,9 @@ impl Header {
         if self.shard.0 >= names::SHARDS_MAX {
             return Err(Fault::Field("shard"));
         }
+        if self.seqno > Seqno::MAX {
+            return Err(Fault::Field("seqno"));
+        }
         let slots_are_possible = self.segments.iter().all(|s| (1..=SLOT_MAX).contains(&s.slot));
         if slots_are_possible && self.segments.is_sorted_by(|a, b| a.slot < b.slot) {
             Ok(())

@@ -16,15 +16,16 @@
 //!   panics, hangs and memory are told, and that what is written next is kept.
 
 mod base;
+mod change;
 mod forge;
 
+use crate::alone::alone;
 use crate::input::Input;
-use crate::stores::{self, HOME, alone};
-use base::{Base, Files, Pairs};
+use base::{Base, Pairs};
 use caskade::{Db, RecoveryMode, Result};
 use caskade_shard::storage::sim::SimDisk;
+use change::{Trust, change};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// Bounds the time that an input takes.
 const CHANGES_MAX: usize = 16;
@@ -46,124 +47,14 @@ pub fn directory(data: &[u8]) {
         }
         let disk = base.disk_with(&files);
         for mode in [RecoveryMode::Default, RecoveryMode::Strict, RecoveryMode::Salvage] {
+            read_only(base, &disk, mode, trust);
             use_store(base, &disk.fork(), mode, trust);
         }
-        read_only(base, &disk, trust);
     });
 }
 
-/// How much of what is read is known in advance; the least first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Trust {
-    /// Bytes came from the input.
-    Forgeries,
-    /// Bytes of the store came to other places, or went.
-    Moves,
-    /// Single bits changed.
-    Flips,
-}
-
-impl Trust {
-    /// What was reported as lost is gone, from then on, and older values are back.
-    fn beside(self, db: &Db) -> Self {
-        let has_losses = db.open_report().losses().next().is_some();
-        if has_losses { self.min(Self::Moves) } else { self }
-    }
-}
-
-/// A file of the store.
-fn file<'a>(input: &mut Input<'_>, files: &'a mut Files) -> Option<(&'a PathBuf, &'a mut Vec<u8>)> {
-    let index = usize::from(input.u8());
-    let count = files.len().max(1);
-    files.iter_mut().nth(index % count)
-}
-
-/// A place in so many bytes, or at their end.
-fn place(input: &mut Input<'_>, len: usize) -> usize {
-    usize::from(input.u16()) % (len + 1)
-}
-
-/// One change to the files.
-fn change(input: &mut Input<'_>, base: &Base, files: &mut Files) -> Trust {
-    let kind = input.u8() % 12;
-    if kind == 11 {
-        let (name, bytes) = (base::name(input, base), input.short().to_vec());
-        files.insert(name, bytes);
-        return Trust::Forgeries;
-    }
-    let others = files.clone();
-    let other = || others.values();
-    let Some((path, bytes)) = file(input, files) else { return Trust::Moves };
-    let at = place(input, bytes.len());
-    match kind {
-        0 | 1 => {
-            let bit = input.u8() & 7;
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte ^= 1 << bit;
-            }
-            return Trust::Flips;
-        }
-        2 => {
-            forge::overwrite(bytes, at, input.short());
-            return Trust::Forgeries;
-        }
-        3 => {
-            *bytes = input.short().to_vec();
-            return Trust::Forgeries;
-        }
-        4 => {
-            forge::overwrite(bytes, at, input.short());
-            forge::seal(path, bytes);
-            if input.bool() {
-                forge::agree(files);
-            }
-            return Trust::Forgeries;
-        }
-        5 => bytes.truncate(at),
-        6 => bytes.resize(bytes.len() + usize::from(input.u16()) % 9000, 0),
-        7 => {
-            // A run of some file overwrites a run of this one, or comes between.
-            let source = other().nth(usize::from(input.u8()) % others.len()).expect("there is one");
-            let from = place(input, source.len());
-            let run = &source[from..(from + place(input, 4096)).min(source.len())];
-            if input.bool() {
-                bytes.splice(at..at, run.iter().copied());
-            } else {
-                forge::overwrite(bytes, at, run);
-            }
-        }
-        8 => {
-            let end = (at + place(input, 4096)).min(bytes.len());
-            if input.bool() {
-                bytes.drain(at..end);
-            } else {
-                bytes[at..end].fill(0);
-            }
-        }
-        9 => {
-            // Swapped with another, or copied to a new name.
-            let path = path.clone();
-            let to = if input.bool() {
-                others.keys().nth(usize::from(input.u8()) % others.len()).expect("is one").clone()
-            } else {
-                base::name(input, base)
-            };
-            if let Some(there) = others.get(&to) {
-                files.insert(path.clone(), there.clone());
-            }
-            files.insert(to, others[&path].clone());
-        }
-        _ => {
-            let path = path.clone();
-            files.remove(&path);
-            return Trust::Moves;
-        }
-    }
-    Trust::Moves
-}
-
 fn open(disk: &SimDisk, mode: RecoveryMode, read_only: bool) -> Result<Db> {
-    stores::tiny(HOME, disk).recovery_mode(mode).read_only(read_only).open()
+    base::tiny(disk).recovery_mode(mode).read_only(read_only).open()
 }
 
 /// Opens the store, reads all of it, merges, writes, and opens it again.
@@ -171,6 +62,7 @@ fn use_store(base: &Base, disk: &SimDisk, mode: RecoveryMode, trust: Trust) {
     let Ok(db) = open(disk, mode, false) else { return };
     let trust = trust.beside(&db);
     read(base, &db, trust);
+    while db.run_background() {}
     let _ = db.compact();
     read(base, &db, trust);
     let is_kept = db.put(PROBE, PROBE).is_ok();
@@ -185,9 +77,9 @@ fn use_store(base: &Base, disk: &SimDisk, mode: RecoveryMode, trust: Trust) {
 }
 
 /// Reads the store without changing a byte of it.
-fn read_only(base: &Base, disk: &SimDisk, trust: Trust) {
+fn read_only(base: &Base, disk: &SimDisk, mode: RecoveryMode, trust: Trust) {
     let before = base::files_of(disk);
-    if let Ok(db) = open(disk, RecoveryMode::Default, true) {
+    if let Ok(db) = open(disk, mode, true) {
         read(base, &db, trust.beside(&db));
     }
     assert_eq!(base::files_of(disk), before, "reading changes nothing");
@@ -201,7 +93,10 @@ fn read(base: &Base, db: &Db, trust: Trust) {
         let answer = db.get(key).map(|value| value.map(Vec::from));
         if let Ok(value) = &answer {
             base.judge(key, value.as_deref(), trust);
+            let len = value.as_ref().map(Vec::len);
+            assert_eq!(db.value_len(key).expect("it was read"), len, "get and value_len agree");
         }
+        let _ = db.ttl(key);
         found.insert((*key).clone(), answer.ok());
     }
     if let Ok(many) = db.get_many(&keys) {
@@ -218,6 +113,7 @@ fn read(base: &Base, db: &Db, trust: Trust) {
             assert!(seen.insert(key, value).is_none(), "a key comes once");
         }
     }
+    let _ = db.keys().map(Iterator::count);
     let _ = db.verify(|_| true);
     let _ = (db.stats(), db.segment_stats(), db.len());
 }

@@ -91,7 +91,7 @@ fn built(mut input: Input<'_>) {
     let (uuid, shard) = (input.uuid(), input.shard());
     let binding = Binding { uuid, shard, id: input.segment_id(), role: input.role() };
     let (place, mask) = (usize::from(input.u16()), input.u8());
-    let first_seqno = input.positive() >> 1;
+    let first_seqno = input.seqno().0 >> 1;
     let is_batched = input.bool();
     let entries = read_entries(&mut input, binding.role, first_seqno.max(1));
     let sealed = sealed_for(&entries, is_batched);
@@ -124,7 +124,7 @@ fn read_entries(input: &mut Input<'_>, role: Role, first_seqno: u64) -> Vec<Entr
             break;
         }
         if role == Role::Merged {
-            seqno = Seqno(input.positive());
+            seqno = input.seqno();
         }
         let hash = if class == Class::Other { 0 } else { input.u32() };
         entries.push(Entry { offset, frame_len: (units * 8) as u32, class, hash, seqno });

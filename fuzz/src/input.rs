@@ -110,7 +110,7 @@ impl<'a> Input<'a> {
     pub(crate) fn sealed(&mut self) -> Sealed {
         let units = u64::from(self.u32()) % (SEGMENT_LEN_MAX / 8 - 10);
         let len = if units < 3 { 64 } else { 64 + 8 * units };
-        let (a, b) = (self.positive(), self.positive());
+        let (a, b) = (self.seqno().0, self.seqno().0);
         let (min, max) = if len == 64 { (0, 0) } else { (a.min(b), a.max(b)) };
         Sealed {
             len,
@@ -122,6 +122,10 @@ impl<'a> Input<'a> {
             tombstone_bytes: self.positive() % (len - 63),
             has_batch: self.bool(),
         }
+    }
+
+    pub(crate) fn seqno(&mut self) -> Seqno {
+        Seqno(self.positive().min(Seqno::MAX.0))
     }
 
     pub(crate) fn segment_id(&mut self) -> SegmentId {

@@ -1,16 +1,15 @@
-//! What fuzzing asserts of the codec and of whole stores, as plain functions of any bytes.
+//! What fuzzing asserts of the codec and of a whole store, as plain functions of any bytes.
 //!
 //! A harness panics where it finds something. The first byte of its input picks what the rest means:
 //! the file itself; a file whose checksums are set right first, so that the fuzzer gets past them;
 //! or instructions from which the harness builds a valid file, which must then read back as built.
-//! `directory` and `operations` are about whole stores: what may be in their files, and what may be
-//! done to them.
 //!
 //! `fuzz_targets/` hands these functions to libFuzzer, and `tests/corpus.rs` replays the committed
 //! corpus on a stable toolchain. `CONTRIBUTING.md` says how to run both.
 #![forbid(unsafe_code)]
 #![expect(clippy::missing_panics_doc, reason = "a panic is how a harness reports a finding")]
 
+mod alone;
 mod directory;
 mod hint;
 mod input;
@@ -23,7 +22,6 @@ pub mod seeds;
 mod segment_scan;
 mod snapshot;
 mod store_meta;
-mod stores;
 mod twin;
 
 pub use directory::directory;

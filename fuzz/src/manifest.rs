@@ -28,8 +28,8 @@ impl Twin for Manifest {
     fn read(input: &mut Input<'_>) -> Self {
         let (uuid, shard) = (input.uuid(), input.shard());
         let generation = input.u64();
-        let next_log_seqno = Seqno(input.positive());
-        let horizon = Seqno(input.u64());
+        let next_log_seqno = input.seqno();
+        let horizon = input.seqno();
         let open = input.u8() % 4;
         let mut id = 0;
         let mut segments = Vec::new();

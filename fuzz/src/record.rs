@@ -223,7 +223,7 @@ impl OwnedDraft {
 /// Encodes a draft among other bytes, reads it back, and flips one bit of it.
 fn built(mut input: Input<'_>, seed: u32) {
     let owned = OwnedDraft::read(&mut input, 9000);
-    let draft = owned.draft(Seqno(input.positive()));
+    let draft = owned.draft(input.seqno());
     let flipped_bit = input.u32() as usize;
     let mut bytes = encode(&draft, seed);
     let len = bytes.len();

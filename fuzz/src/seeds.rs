@@ -43,8 +43,8 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("store_meta", twin(&store())),
         ("journal", journals(&journal_file(log))),
         ("names", file_names()),
-        ("directory", directories()),
-        ("operations", operations()),
+        ("directory", changed_directories()),
+        ("operations", choices()),
     ]
 }
 
@@ -70,6 +70,36 @@ fn twin(file: &[u8]) -> Vec<Vec<u8>> {
     inputs.push(with_head(RAW, &[], file));
     inputs.push(with_head(MENDED, &UNDAMAGED, &file[16..16 + payload_len]));
     inputs
+}
+
+/// Every kind of change to some file of every store, alone and before a flip.
+fn changed_directories() -> Vec<Vec<u8>> {
+    const STORES: u8 = 4;
+    const KINDS: u8 = 12;
+    let mut inputs = Vec::new();
+    for store in 0..STORES {
+        inputs.push(vec![store]);
+        for kind in 0..KINDS {
+            for file in [0, 3, 5, 8] {
+                let change = [kind, file, 70 + file, 0, 3, 5, 6, 7, 1];
+                inputs.push([&[store], change.as_slice()].concat());
+                inputs.push([&[store], change.as_slice(), &[0, file + 1, 80, 0, 1]].concat());
+            }
+        }
+    }
+    inputs
+}
+
+/// Long ones: a simulated life draws some hundred numbers.
+fn choices() -> Vec<Vec<u8>> {
+    (1..12_u64)
+        .map(|seed| {
+            let mut rng = caskade_shard::storage::sim::Rng::new(seed);
+            let mut out = vec![0; 100 * seed as usize];
+            rng.fill(&mut out);
+            out
+        })
+        .collect()
 }
 
 /// Bytes that mean something to every harness that builds files.
@@ -257,42 +287,4 @@ fn file_names() -> Vec<Vec<u8>> {
     ];
     let temporary = final_names.clone().map(|name| names::temporary(&name));
     final_names.into_iter().chain(temporary).map(String::into_bytes).collect()
-}
-
-/// Every kind of change to some file of every store, alone and after another.
-fn directories() -> Vec<Vec<u8>> {
-    const BASES: u8 = 3;
-    const KINDS: u8 = 12;
-    let mut inputs = Vec::new();
-    for base in 0..BASES {
-        inputs.push(vec![base]);
-        for kind in 0..KINDS {
-            for file in [0, 3, 5, 8] {
-                let change = [kind, file, 70 + file, 0, 3, 5, 6, 7, 1];
-                inputs.push([&[base], change.as_slice()].concat());
-                inputs.push([&[base], change.as_slice(), &[0, file + 1, 80, 0, 1]].concat());
-            }
-        }
-    }
-    inputs
-}
-
-/// Long runs of steps for every setting, and steps of each kind between puts.
-fn operations() -> Vec<Vec<u8>> {
-    const SETTINGS: u8 = 64;
-    const STEPS: u8 = 24;
-    let mixed = |setting: u8| {
-        let mut state = 0x9e37_79b9_u32 ^ u32::from(setting);
-        let next = move || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        };
-        std::iter::once(setting).chain(std::iter::repeat_with(next).take(300)).collect()
-    };
-    let between = |step: u8| {
-        let put = |key: u8| [0, key, 40, 1, key];
-        let puts = (0..8).flat_map(put).collect::<Vec<u8>>();
-        [&[1], puts.as_slice(), &[step, 1, 2, 3, 1, 0xFF, 1], &puts, &[step, 4, 3, 2, 1]].concat()
-    };
-    (0..SETTINGS).step_by(5).map(mixed).chain((0..STEPS).map(between)).collect()
 }

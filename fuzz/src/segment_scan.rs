@@ -174,11 +174,11 @@ fn built(mut input: Input<'_>) {
 /// Appends frames with the seqnos that the segment's role calls for.
 fn append_frames(input: &mut Input<'_>, header: &Header, file: &mut Vec<u8>) -> Vec<Placed> {
     let mut placed = Vec::new();
-    let mut seqno = Seqno(input.positive() >> 1).max(Seqno::FIRST);
+    let mut seqno = Seqno(input.seqno().0 >> 1).max(Seqno::FIRST);
     for _ in 0..input.u8() % 24 {
         let owned = OwnedDraft::read(input, VALUE_LEN_MAX);
         if header.role == Role::Merged {
-            seqno = Seqno(input.positive());
+            seqno = input.seqno();
         }
         let draft = owned.draft(seqno);
         if file.len() + draft.frame_len() > FILE_LEN_MAX {

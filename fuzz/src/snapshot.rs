@@ -2,7 +2,6 @@
 
 use crate::input::{Input, Mode};
 use caskade_codec::checksum;
-use caskade_codec::ids::Seqno;
 use caskade_codec::snapshot::{Header, Position, SLOT_MAX, Segment, Snapshot, encode_leaf};
 
 type OwnedLeaf = (u32, Vec<(u32, u64)>);
@@ -114,7 +113,7 @@ fn built(mut input: Input<'_>) {
         uuid: input.uuid(),
         shard: input.shard(),
         keys: 0,
-        seqno: Seqno(input.u64()),
+        seqno: input.seqno(),
         position: Position { segment: input.segment_id(), offset: input.u64() },
         leaves: 0,
         segments: read_segments(&mut input),

@@ -326,4 +326,72 @@ mod tests {
         let Plan::Merge(chosen) = plan(&segments, &shard()) else { panic!("too many files") };
         assert_eq!(chosen.len(), 39);
     }
+
+    #[test]
+    fn within_the_bound_nothing_is_done() {
+        let full = segment(1, 100 * MIB, 100 * MIB);
+        // Dead bytes in the active segment, tombstones, a segment half empty: all of it allowed.
+        let stats = ShardStats { open_bytes: 2 * MIB, open_live_bytes: MIB, ..shard() };
+        let mut tombs = segment(2, 20 * MIB, MIB);
+        tombs.tombstone_bytes = 19 * MIB;
+        assert_eq!(excess_bytes(&[full, tombs], &stats), 0);
+        assert_eq!(plan(&[full, tombs], &stats), Plan::Nothing);
+        assert_eq!(plan(&[full, segment(2, 4 * MIB, 2 * MIB)], &stats), Plan::Nothing);
+    }
+
+    #[test]
+    fn no_more_is_merged_than_the_excess_needs() {
+        // 24 MiB dead of 16 MiB live, of which 5.6 are allowed: seven of eight gains of 3 MiB.
+        let segments: Vec<_> = (1..9).map(|id| segment(id, 5 * MIB, 2 * MIB)).collect();
+        assert_eq!(excess_bytes(&segments, &shard()), 24 * MIB - (5.6 * MIB as f64) as u64);
+        assert_eq!(plan(&segments, &shard()), Plan::Merge(ids(&[1, 2, 3, 4, 5, 6, 7])));
+    }
+
+    #[test]
+    fn one_merge_copies_no_more_than_a_job_may() {
+        let segments: Vec<_> = (1..9).map(|id| segment(id, 5 * MIB, 2 * MIB)).collect();
+        for (job_bytes_max, chosen) in [(4 * MIB, 2), (6 * MIB - 1, 2), (6 * MIB, 3), (1, 1)] {
+            let stats = ShardStats { job_bytes_max, ..shard() };
+            let Plan::Merge(victims) = plan(&segments, &stats) else { panic!("over the bound") };
+            assert_eq!(victims.len(), chosen, "{job_bytes_max}");
+        }
+    }
+
+    #[test]
+    fn cheap_gains_come_before_large_ones() {
+        // The first frees more, and costs more for each byte that it frees.
+        let segments = [segment(1, 64 * MIB, 32 * MIB), segment(2, 4 * MIB, MIB)];
+        let Plan::Merge(chosen) = plan(&segments, &shard()) else { panic!("over the bound") };
+        assert_eq!(chosen[0], SegmentId(2));
+    }
+
+    #[test]
+    fn tombstones_count_from_a_tenth_of_the_shard_on() {
+        let with_tombstones = |bytes: u64| {
+            let mut tombs = segment(2, 10 * MIB, 0);
+            tombs.tombstone_bytes = bytes;
+            everything(&[segment(1, 30 * MIB, MIB), tombs])
+        };
+        assert_eq!(with_tombstones(4 * MIB), None);
+        assert_eq!(with_tombstones(4 * MIB + 1), Some(ids(&[1, 2])));
+        // In a tiny shard a quarter must be tombstones, in all others 64 KiB.
+        let tiny = |tombstone_bytes| {
+            everything(&[SegmentStats { tombstone_bytes, ..segment(1, 4000, 0) }])
+        };
+        assert_eq!((tiny(1000), tiny(1001)), (None, Some(ids(&[1]))));
+        let small = |tombstone_bytes| {
+            everything(&[SegmentStats { tombstone_bytes, ..segment(1, 300 << 10, 0) }])
+        };
+        assert_eq!((small(SLACK), small(SLACK + 1)), (None, Some(ids(&[1]))));
+    }
+
+    #[test]
+    fn the_brake_grows_with_the_square_of_the_pressure() {
+        let at = |share: f64| brake_micros(BRAKE_FROM + (1.0 - BRAKE_FROM) * share);
+        assert_eq!(at(0.0), 0);
+        assert!((5_049..=5_050).contains(&at(0.5)), "{}", at(0.5));
+        assert_eq!((at(1.0), at(9.0)), (20_050, 20_050));
+        let looks = [TRIGGER - 0.01, TRIGGER, TRIGGER + 0.01].map(is_worth_a_look);
+        assert_eq!(looks, [false, false, true]);
+    }
 }

@@ -92,6 +92,7 @@ impl Sealed {
         }
         let is_empty = self.min_seqno == Seqno::NONE;
         if self.min_seqno > self.max_seqno
+            || self.max_seqno > Seqno::MAX
             || is_empty != (self.max_seqno == Seqno::NONE)
             || is_empty != (frame_bytes == 0)
         {

@@ -2,6 +2,7 @@
 
 mod damage;
 mod embedded;
+mod forged;
 mod golden;
 mod round_trip;
 mod samples;

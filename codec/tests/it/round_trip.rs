@@ -32,7 +32,7 @@ fn role() -> impl Strategy<Value = Role> {
 /// Facts of a segment that holds at least one frame.
 fn sealed() -> impl Strategy<Value = Sealed> {
     let numbers = (9..=SEGMENT_LEN_MAX / 8, any::<u32>(), any::<u64>(), any::<bool>());
-    (numbers, 1..=u64::MAX, 1..=u64::MAX, any::<u64>(), any::<u64>()).prop_map(
+    (numbers, 1..=Seqno::MAX.0, 1..=Seqno::MAX.0, any::<u64>(), any::<u64>()).prop_map(
         |((units, digest, expiry_max, has_batch), a, b, records, tombstone_bytes)| {
             let len = units * 8;
             Sealed {
@@ -56,8 +56,8 @@ fn classes() -> impl Strategy<Value = Class> {
 
 /// Entries that follow one another, as a segment of this role has them.
 fn entries() -> impl Strategy<Value = (Role, Vec<Entry>)> {
-    let raw = (classes(), 3_u32..1 << 20, any::<u32>(), 1..=u64::MAX);
-    (role(), vec(raw, 0..40), 1_u64..1 << 60).prop_map(|(role, raw, first)| {
+    let raw = (classes(), 3_u32..1 << 20, any::<u32>(), 1..=Seqno::MAX.0);
+    (role(), vec(raw, 0..40), 1_u64..1 << 55).prop_map(|(role, raw, first)| {
         let mut offset = 64;
         let entry = |(index, (class, units, hash, seqno))| {
             let at = offset;
@@ -101,7 +101,7 @@ proptest! {
     #[test]
     fn records(
         flags in flags(),
-        seqno in 1..=u64::MAX,
+        seqno in 1..=Seqno::MAX.0,
         expiry in any::<Option<u64>>(),
         key in bytes(300),
         value in bytes(2000),
@@ -130,7 +130,7 @@ proptest! {
         coordinator in 0..names::SHARDS_MAX,
         parts in 1..=names::SHARDS_MAX,
         ops in 0_u32..=1 << 30,
-        seqno in 1..=u64::MAX,
+        seqno in 1..=Seqno::MAX.0,
         units in 3_u64 << 30..=SEGMENT_LEN_MAX / 8,
     ) {
         let len = units * 8;
@@ -175,7 +175,7 @@ proptest! {
         uuid in any::<[u8; 16]>(),
         shard in 0_u16..256,
         numbers in any::<[u64; 2]>(),
-        next_log_seqno in 1..=u64::MAX,
+        next_log_seqno in 1..=Seqno::MAX.0,
         raw in vec((1_u64..1000, any::<u32>(), role(), sealed()), 0..60),
         open in 0_usize..3,
     ) {
@@ -194,7 +194,7 @@ proptest! {
             generation: numbers[0],
             next_segment: SegmentId(id + 1),
             next_log_seqno: Seqno(next_log_seqno),
-            horizon: Seqno(numbers[1]),
+            horizon: Seqno(numbers[1] >> 8),
             segments,
         };
         let (decoded, copies) = Manifest::decode(&manifest.encode()).unwrap();
@@ -220,7 +220,7 @@ proptest! {
             uuid: samples::UUID,
             shard: samples::SHARD,
             keys: leaves.iter().map(|(_, entries)| entries.len() as u64).sum(),
-            seqno: Seqno(numbers[0]),
+            seqno: Seqno(numbers[0] >> 8),
             position: Position { segment: SegmentId(numbers[1]), offset: numbers[2] },
             leaves: leaves.len() as u32,
             segments: slots.iter().map(|&slot| Segment {

@@ -48,6 +48,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use caskade_shard::storage::sim::Rng;
 use run::{Tally, run};
 
 /// Seeds that found a bug once.
@@ -76,7 +77,7 @@ fn variable(name: &str) -> Option<String> {
 
 /// Runs one seed and says how it failed.
 fn outcome(seed: u64, is_loud: bool) -> Result<Tally, String> {
-    match catch_unwind(AssertUnwindSafe(|| run(seed, is_loud))) {
+    match catch_unwind(AssertUnwindSafe(|| run(Rng::new(seed), is_loud))) {
         Ok(answer) => answer,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);

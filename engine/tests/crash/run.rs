@@ -9,8 +9,8 @@ use caskade::{
 };
 use caskade_shard::storage::sim::{CrashEffect, FailedSync, Repeat, Rng, SimDisk};
 
-use crate::config::{Config, INTERVAL_MS, Op};
-use crate::model::{Blow, Key, Model, Put, show};
+use super::config::{Config, INTERVAL_MS, Op};
+use super::model::{Blow, Key, Model, Put, show};
 
 type Outcome<T = ()> = Result<T, String>;
 
@@ -76,9 +76,8 @@ pub(crate) struct Run {
     tally: Tally,
 }
 
-/// Runs one seed.
-pub(crate) fn run(seed: u64, is_loud: bool) -> Outcome<Tally> {
-    let mut rng = Rng::new(seed);
+/// Runs what `rng` decides.
+pub(crate) fn run(mut rng: Rng, is_loud: bool) -> Outcome<Tally> {
     let config = Config::random(&mut rng);
     let disk = SimDisk::new(rng.next_u64());
     disk.set_map_reserve(256 << 10);

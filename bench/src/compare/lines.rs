@@ -1,0 +1,388 @@
+//! The lines of the comparison: what is measured, and what it has to be.
+
+use std::fmt::Write;
+
+use super::args::CEILINGS;
+use super::plan::Family;
+use super::results::Results;
+
+/// What a line has to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    None,
+    /// So many times the best peer.
+    OverBest(f64),
+    /// So many times another figure: a ceiling's.
+    Over(&'static str, f64),
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// A line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    pub(crate) family: Family,
+    pub(crate) id: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) unit: Unit,
+    pub(crate) target: Target,
+    /// Ceilings to show beside it.
+    pub(crate) ceilings: &'static [(&'static str, &'static str)],
+}
+
+/// How a figure is written, and which way is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Operations a second: the more the better.
+    Rate,
+    /// So many times the figure with one thread: the more the better.
+    Scaling,
+    /// Less is better, from here on.
+    Millis,
+    Bytes,
+    Times,
+}
+
+impl Unit {
+    pub(crate) fn text(self, figure: f64) -> String {
+        match self {
+            Self::Rate => rate(figure),
+            Self::Millis if figure < 10.0 => format!("{figure:.2} ms"),
+            Self::Millis => format!("{figure:.0} ms"),
+            Self::Bytes => format!("{figure:.1} B"),
+            Self::Scaling => format!("{figure:.2} ×"),
+            Self::Times => format!("{figure:.2}"),
+        }
+    }
+
+    fn best(self, figures: impl Iterator<Item = (String, f64)>) -> Option<(String, f64)> {
+        let is_more = matches!(self, Self::Rate | Self::Scaling);
+        figures.max_by(|a, b| if is_more { a.1.total_cmp(&b.1) } else { b.1.total_cmp(&a.1) })
+    }
+}
+
+fn rate(figure: f64) -> String {
+    match figure {
+        ..1e3 => format!("{figure:.0}"),
+        ..1e4 => format!("{:.1}k", figure / 1e3),
+        ..1e6 => format!("{:.0}k", figure / 1e3),
+        ..1e7 => format!("{:.2}M", figure / 1e6),
+        _ => format!("{:.1}M", figure / 1e6),
+    }
+}
+
+const fn line(
+    family: Family,
+    id: &'static str,
+    name: &'static str,
+    unit: Unit,
+    target: Target,
+    ceilings: &'static [(&'static str, &'static str)],
+) -> Line {
+    Line { family, id, name, unit, target, ceilings }
+}
+
+/// All lines, in their order.
+pub(crate) const LINES: &[Line] = {
+    use Family::{Durable, Get, Load, Open, Scan, Space, Values, Ycsb};
+    use Target::{AtLeast, AtMost, None, Over, OverBest};
+    use Unit::{Bytes, Millis, Rate, Scaling, Times};
+    &[
+        line(Load, "load.1", "load, 1 thread", Rate, OverBest(6.0), &[("append", "append.load.1")]),
+        line(
+            Load,
+            "load.2",
+            "load, 2 threads",
+            Rate,
+            OverBest(9.0),
+            &[("append", "append.load.2")],
+        ),
+        line(Load, "load.2", "load, 2 threads over 1", Scaling, AtLeast(1.8), &[]),
+        line(Load, "stall.1", "worst stall of 64 puts", Millis, AtMost(2.0), &[]),
+        line(Load, "stall.2", "worst stall of 64 puts, 2 threads", Millis, None, &[]),
+        line(
+            Get,
+            "get.1",
+            "get, uniform, 1 thread",
+            Rate,
+            OverBest(5.0),
+            &[
+                ("hashbrown", "hashbrown.get.1"),
+                ("mapped", "mapped.get.1"),
+                ("mapped, crc32c", "mapped_crc.get.1"),
+            ],
+        ),
+        line(
+            Get,
+            "get.2",
+            "get, uniform, 2 threads",
+            Rate,
+            OverBest(4.0),
+            &[
+                ("hashbrown", "hashbrown.get.2"),
+                ("mapped", "mapped.get.2"),
+                ("mapped, crc32c", "mapped_crc.get.2"),
+            ],
+        ),
+        line(Get, "get.2", "get, 2 threads over 1", Scaling, AtLeast(1.8), &[]),
+        line(Get, "held.1", "get without a copy, 1 thread", Rate, None, &[]),
+        line(Get, "held.2", "get without a copy, 2 threads", Rate, None, &[]),
+        line(
+            Get,
+            "zipf.2",
+            "get, zipf, 2 threads",
+            Rate,
+            OverBest(4.0),
+            &[("hashbrown", "hashbrown.zipf.2")],
+        ),
+        line(
+            Get,
+            "miss.1",
+            "get of an absent key, 1 thread",
+            Rate,
+            OverBest(2.0),
+            &[("hashbrown", "hashbrown.miss.1")],
+        ),
+        line(
+            Get,
+            "miss.2",
+            "get of an absent key, 2 threads",
+            Rate,
+            OverBest(4.0),
+            &[("hashbrown", "hashbrown.miss.2")],
+        ),
+        line(Get, "miss.2", "absent, 2 threads over 1", Scaling, AtLeast(1.8), &[]),
+        line(
+            Get,
+            "many.1",
+            "64 gets at once, copied",
+            Rate,
+            Over("hashbrown.get.1", 1.5),
+            &[("hashbrown, singly", "hashbrown.get.1")],
+        ),
+        line(
+            Get,
+            "many_held.1",
+            "64 gets at once, to keep",
+            Rate,
+            Over("hashbrown.get.1", 1.5),
+            &[("hashbrown, singly", "hashbrown.get.1")],
+        ),
+        line(
+            Values,
+            "get1k.1",
+            "get of 1 KiB",
+            Rate,
+            OverBest(2.5),
+            &[("mapped", "mapped.get1k.1"), ("mapped, crc32c", "mapped_crc.get1k.1")],
+        ),
+        line(Values, "get1k.2", "get of 1 KiB, 2 threads", Rate, None, &[]),
+        line(
+            Values,
+            "get16k.1",
+            "get of 16 KiB",
+            Rate,
+            OverBest(1.0),
+            &[("mapped", "mapped.get16k.1"), ("mapped, crc32c", "mapped_crc.get16k.1")],
+        ),
+        line(Values, "get16k.2", "get of 16 KiB, 2 threads", Rate, None, &[]),
+        line(Ycsb, "ycsb_a", "YCSB A, zipf, 2 threads", Rate, OverBest(5.0), &[]),
+        line(Ycsb, "ycsb_b", "YCSB B, zipf, 2 threads", Rate, OverBest(4.0), &[]),
+        line(
+            Durable,
+            "durable.1",
+            "durable put, 1 thread",
+            Rate,
+            OverBest(1.0),
+            &[("fdatasync", "fdatasync.durable.1")],
+        ),
+        line(Durable, "durable.8", "durable put, 8 threads", Rate, OverBest(1.9), &[]),
+        line(Durable, "durable.32", "durable put, 32 threads", Rate, OverBest(2.5), &[]),
+        line(
+            Durable,
+            "batches.1",
+            "durable batches of 100, records, 1 thread",
+            Rate,
+            OverBest(3.0),
+            &[],
+        ),
+        line(
+            Durable,
+            "batches.8",
+            "durable batches of 100, records, 8 threads",
+            Rate,
+            OverBest(6.0),
+            &[],
+        ),
+        line(Open, "open_clean", "open after a close, to the first get", Millis, AtMost(30.0), &[]),
+        line(
+            Open,
+            "open_killed",
+            "open after kill -9, to the first get",
+            Millis,
+            AtMost(150.0),
+            &[],
+        ),
+        line(Load, "memory", "memory a key, mapped index included", Bytes, AtMost(17.0), &[]),
+        line(Load, "disk_loaded", "disk over logical, loaded", Times, AtMost(1.3), &[]),
+        line(
+            Space,
+            "disk_settled",
+            "disk over logical, overwritten 3 times",
+            Times,
+            AtMost(1.4),
+            &[],
+        ),
+        line(Space, "disk_peak", "disk over logical, most meanwhile", Times, AtMost(2.0), &[]),
+        line(Space, "overwrites", "overwrites meanwhile", Rate, None, &[]),
+        line(Scan, "scan", "full scan, records", Rate, AtLeast(10e6), &[]),
+    ]
+};
+
+/// A line with this run's figures.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) line: Line,
+    pub(crate) own: f64,
+    /// The best peer and its figure.
+    pub(crate) best: Option<(String, f64)>,
+    /// The ratio that the target is about, or this store's over the best peer's.
+    pub(crate) ratio: Option<f64>,
+    pub(crate) is_held: Option<bool>,
+}
+
+/// This store.
+pub(crate) const OWN: &str = "caskade";
+
+/// A store's figure in a line.
+pub(crate) fn of_line(results: &Results, store: &str, line: Line) -> Option<f64> {
+    let found = figure(results, store, line.id)?;
+    if line.unit != Unit::Scaling {
+        return Some(found);
+    }
+    let one = line.id.replace(".2", ".1");
+    Some(found / figure(results, store, &one)?)
+}
+
+/// A store's figure. Loads count in batches where that is quicker and how one would do it.
+pub(crate) fn figure(results: &Results, store: &str, id: &str) -> Option<f64> {
+    let single = results.figure(store, id);
+    let batched = results.figure(store, &format!("{}.batched", id.split('.').next()?));
+    match (single, batched) {
+        (Some(single), Some(batched)) if id.starts_with("load") => Some(single.max(batched)),
+        _ => single,
+    }
+}
+
+/// The peers that took part.
+pub(crate) fn peers(results: &Results) -> impl Iterator<Item = &str> {
+    let names = results.stores.iter().map(|(name, _)| name.as_str());
+    names.filter(|name| *name != OWN && *name != CEILINGS)
+}
+
+/// Whether a store does what the line is about.
+pub(crate) fn counts(results: &Results, store: &str, line: Line) -> bool {
+    line.family != Family::Durable || results.of(store).is_some_and(|of| !of.is_durable_weaker)
+}
+
+/// All lines of which this store has a figure.
+pub(crate) fn verdicts(results: &Results) -> Vec<Verdict> {
+    LINES.iter().filter_map(|line| verdict(results, *line)).collect()
+}
+
+fn verdict(results: &Results, line: Line) -> Option<Verdict> {
+    let own = of_line(results, OWN, line)?;
+    let of_peers = peers(results)
+        .filter(|peer| counts(results, peer, line))
+        .filter_map(|peer| Some((peer.to_owned(), of_line(results, peer, line)?)));
+    let best = line.unit.best(of_peers);
+    let over_best = best.as_ref().map(|(_, best)| own / best);
+    let at_least = |ratio: Option<f64>, wanted| ratio.map(|ratio| ratio >= wanted);
+    let (ratio, is_held) = match line.target {
+        Target::None => (over_best, None),
+        Target::OverBest(wanted) => (over_best, at_least(over_best, wanted)),
+        Target::Over(id, wanted) => {
+            let ratio = results.figure(CEILINGS, id).map(|ceiling| own / ceiling);
+            (ratio, at_least(ratio, wanted))
+        }
+        Target::AtMost(bound) => (over_best, Some(own <= bound)),
+        Target::AtLeast(bound) => (over_best, Some(own >= bound)),
+    };
+    Some(Verdict { line, own, best, ratio, is_held })
+}
+
+impl Verdict {
+    pub(crate) fn target(&self) -> String {
+        let unit = self.line.unit;
+        match self.line.target {
+            Target::None => String::new(),
+            Target::OverBest(wanted) => format!("≥ {wanted} ×"),
+            Target::Over(_, wanted) => format!("≥ {wanted} × hashbrown"),
+            Target::AtMost(bound) => format!("≤ {}", unit.text(bound)),
+            Target::AtLeast(bound) => format!("≥ {}", unit.text(bound)),
+        }
+    }
+
+    pub(crate) fn word(&self) -> &'static str {
+        match self.is_held {
+            None => "",
+            Some(true) => "held",
+            Some(false) => "MISSED",
+        }
+    }
+
+    pub(crate) fn ratio(&self) -> String {
+        self.ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2} ×"))
+    }
+
+    pub(crate) fn best(&self) -> String {
+        let unit = self.line.unit;
+        let text = |(name, figure): &(String, f64)| format!("{name} {}", unit.text(*figure));
+        self.best.as_ref().map_or("–".to_owned(), text)
+    }
+}
+
+/// All lines for a terminal.
+pub(crate) fn table(results: &Results) -> String {
+    let mut out =
+        format!("{:<44} {:>9}  {:<22} {:>8}  {:<20}\n", "", OWN, "best peer", "ratio", "target");
+    for verdict in verdicts(results) {
+        let _ = writeln!(
+            out,
+            "{:<44} {:>9}  {:<22} {:>8}  {:<20} {}",
+            verdict.line.name,
+            verdict.line.unit.text(verdict.own),
+            verdict.best(),
+            verdict.ratio(),
+            verdict.target(),
+            verdict.word()
+        );
+        for (name, id) in verdict.line.ceilings {
+            if let Some(ceiling) = results.figure(CEILINGS, id) {
+                let _ = writeln!(out, "    ceiling: {name} {}", verdict.line.unit.text(ceiling));
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::results::OfStore;
+
+    #[test]
+    fn a_peer_that_promises_less_is_not_the_best() {
+        let store = |figure: f64, is_durable_weaker| {
+            let figures = [("durable.1".to_owned(), vec![figure])].into();
+            OfStore { is_durable_weaker, figures, ..OfStore::default() }
+        };
+        let stores = [(OWN, 20.0, false), ("slow", 10.0, false), ("weak", 40.0, true)]
+            .map(|(name, figure, is_weak)| (name.to_owned(), store(figure, is_weak)));
+        let results = Results { stores: stores.into(), ..Results::default() };
+        let verdicts = verdicts(&results);
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!(verdicts[0].best, Some(("slow".to_owned(), 10.0)));
+        assert_eq!((verdicts[0].ratio, verdicts[0].is_held), (Some(2.0), Some(true)));
+    }
+}

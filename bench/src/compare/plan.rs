@@ -1,0 +1,199 @@
+//! Which steps are taken, in which order.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::args::{Args, CEILINGS};
+use super::peers;
+
+/// Workloads that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    Load,
+    Get,
+    Values,
+    Ycsb,
+    Durable,
+    Open,
+    Space,
+    Scan,
+}
+
+impl Family {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Load,
+        Self::Get,
+        Self::Values,
+        Self::Ycsb,
+        Self::Durable,
+        Self::Open,
+        Self::Space,
+        Self::Scan,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Get => "get",
+            Self::Values => "values",
+            Self::Ycsb => "ycsb",
+            Self::Durable => "durable",
+            Self::Open => "open",
+            Self::Space => "space",
+            Self::Scan => "scan",
+        }
+    }
+
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|family| family.name() == name)
+    }
+}
+
+/// What a process of its own does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum Step {
+    /// Loads the store that the later steps read.
+    Load1,
+    Load2,
+    LoadBatched,
+    Get,
+    GetZipf,
+    GetMiss,
+    GetMany,
+    Scan,
+    YcsbB,
+    YcsbA,
+    Values1K,
+    Values16K,
+    Durable,
+    /// Loads a store and waits to be killed.
+    Kill,
+    OpenKilled,
+    OpenClean,
+    Churn,
+}
+
+/// A step of a store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Job {
+    pub(crate) rep: usize,
+    pub(crate) store: String,
+    pub(crate) step: Step,
+    pub(crate) dir: PathBuf,
+    pub(crate) keys: u64,
+    /// Whether these are all keys of the run, not fewer for a curve.
+    pub(crate) is_full: bool,
+    /// How long an operation is done over and over.
+    pub(crate) stretch: Duration,
+    /// Ends a load of single puts; what is missing is loaded in batches then, off the clock.
+    pub(crate) load_limit: Duration,
+    /// Whether the directory goes when the step is done.
+    pub(crate) removes: bool,
+}
+
+/// All jobs, in their order: the stores take turns at each step of each repetition.
+pub(crate) fn jobs(args: &Args, root: &Path) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for rep in 0..args.reps {
+        // Nobody is always the first, after whatever the machine did before.
+        let mut stores = args.stores.clone();
+        stores.rotate_left(rep % args.stores.len());
+        for step in steps(args, rep) {
+            for store in &stores {
+                if takes_part(store, step.0) {
+                    jobs.push(job(args, root, rep, store, step));
+                }
+            }
+        }
+    }
+    jobs
+}
+
+/// Steps with the number of keys, and where they are taken.
+fn steps(args: &Args, rep: usize) -> Vec<(Step, u64, &'static str)> {
+    let keys = args.keys;
+    let mut steps = Vec::new();
+    let mut add = |family: Family, list: &[(Step, u64, &'static str)]| {
+        if args.wants(family) {
+            steps.extend_from_slice(list);
+        }
+    };
+    let reads_main = [Family::Load, Family::Get, Family::Ycsb, Family::Scan];
+    if reads_main.into_iter().any(|family| args.wants(family)) {
+        let family = reads_main.into_iter().find(|family| args.wants(*family));
+        add(family.unwrap_or(Family::Load), &[(Step::Load1, keys, "main")]);
+    }
+    add(Family::Load, &[(Step::Load2, keys, "two"), (Step::LoadBatched, keys, "batched")]);
+    add(
+        Family::Get,
+        &[
+            (Step::Get, keys, "main"),
+            (Step::GetZipf, keys, "main"),
+            (Step::GetMiss, keys, "main"),
+            (Step::GetMany, keys, "main"),
+        ],
+    );
+    add(Family::Scan, &[(Step::Scan, keys, "main")]);
+    add(Family::Ycsb, &[(Step::YcsbB, keys, "main"), (Step::YcsbA, keys, "main")]);
+    add(Family::Values, &[(Step::Values1K, keys, "1k"), (Step::Values16K, keys, "16k")]);
+    add(Family::Durable, &[(Step::Durable, keys, "durable")]);
+    let sizes = if rep == 0 { vec![keys / 10, keys / 3, keys] } else { vec![keys] };
+    for size in sizes {
+        for step in [Step::Kill, Step::OpenKilled, Step::OpenClean] {
+            add(Family::Open, &[(step, size, "open")]);
+        }
+    }
+    if rep == 0 {
+        // Space repeats itself; once is enough of what takes so long.
+        add(Family::Space, &[(Step::Churn, (keys / 4).max(200_000).min(keys), "churn")]);
+    }
+    steps
+}
+
+/// Ceilings have no store on disk that could be opened, or grow.
+fn takes_part(store: &str, step: Step) -> bool {
+    if store == CEILINGS {
+        return matches!(
+            step,
+            Step::Load1
+                | Step::Load2
+                | Step::Get
+                | Step::GetZipf
+                | Step::GetMiss
+                | Step::Values1K
+                | Step::Values16K
+                | Step::Durable
+        );
+    }
+    let batched = peers::find(store).is_ok_and(|peer| peer.loads_batched);
+    step != Step::LoadBatched || batched
+}
+
+fn job(
+    args: &Args,
+    root: &Path,
+    rep: usize,
+    store: &str,
+    (step, keys, place): (Step, u64, &'static str),
+) -> Job {
+    let keeps = matches!(step, Step::Kill | Step::OpenKilled) || place == "main";
+    let millis = match (step, args.is_quick) {
+        (Step::Durable, false) => 1200,
+        (_, false) => 2000,
+        (Step::Durable, true) => 500,
+        (_, true) => 800,
+    };
+    Job {
+        rep,
+        store: store.to_owned(),
+        step,
+        dir: root.join(format!("{rep}-{store}-{place}")),
+        keys,
+        is_full: keys == args.keys,
+        stretch: Duration::from_millis(millis),
+        load_limit: Duration::from_secs(if args.is_quick { 4 } else { 8 }),
+        removes: !keeps,
+    }
+}

@@ -1,0 +1,90 @@
+//! What the steps say, and what comes of it.
+
+use std::collections::BTreeMap;
+
+use bench::measure::median;
+use serde::{Deserialize, Serialize};
+
+/// Shares of the operations for which latencies are told; 1 is the longest.
+pub(crate) const QUANTILES: [f64; 7] = [0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 1.0];
+
+/// What one step found.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) figures: BTreeMap<String, f64>,
+    /// Nanoseconds at [`QUANTILES`].
+    pub(crate) latency: BTreeMap<String, Vec<f64>>,
+    pub(crate) series: BTreeMap<String, Vec<(f64, f64)>>,
+}
+
+impl Found {
+    pub(crate) fn figure(&mut self, id: &str, figure: f64) {
+        self.figures.insert(id.to_owned(), figure);
+    }
+
+    pub(crate) fn latency(&mut self, id: &str, latency: &bench::histogram::Histogram) {
+        let nanos = QUANTILES.map(|share| latency.quantile(share) as f64);
+        self.latency.insert(id.to_owned(), nanos.to_vec());
+    }
+}
+
+/// Of one store, by repetition.
+#[derive(Debug, Default)]
+pub(crate) struct OfStore {
+    pub(crate) version: String,
+    pub(crate) settings: String,
+    /// As the [`Peer`](super::peers::Peer) says.
+    pub(crate) is_durable_weaker: bool,
+    pub(crate) figures: BTreeMap<String, Vec<f64>>,
+    pub(crate) latency: BTreeMap<String, Vec<Vec<f64>>>,
+    /// Of the last repetition that had it.
+    pub(crate) series: BTreeMap<String, Vec<(f64, f64)>>,
+    /// Steps that failed, and why.
+    pub(crate) failures: Vec<String>,
+}
+
+impl OfStore {
+    pub(crate) fn take(&mut self, found: Found) {
+        for (id, figure) in found.figures {
+            self.figures.entry(id).or_default().push(figure);
+        }
+        for (id, nanos) in found.latency {
+            self.latency.entry(id).or_default().push(nanos);
+        }
+        self.series.extend(found.series);
+    }
+
+    /// The median of the repetitions.
+    pub(crate) fn figure(&self, id: &str) -> Option<f64> {
+        self.figures.get(id).map(|figures| median(figures))
+    }
+
+    /// The median of the repetitions at each of [`QUANTILES`].
+    pub(crate) fn latency(&self, id: &str) -> Option<Vec<f64>> {
+        let reps = self.latency.get(id)?;
+        let at = |index: usize| median(&reps.iter().map(|rep| rep[index]).collect::<Vec<_>>());
+        Some((0..QUANTILES.len()).map(at).collect())
+    }
+}
+
+/// A whole run.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    pub(crate) keys: u64,
+    pub(crate) reps: usize,
+    pub(crate) is_quick: bool,
+    pub(crate) machine: String,
+    pub(crate) seconds: f64,
+    /// This store first, then its peers, then the ceilings, in the order of the command line.
+    pub(crate) stores: Vec<(String, OfStore)>,
+}
+
+impl Results {
+    pub(crate) fn of(&self, store: &str) -> Option<&OfStore> {
+        self.stores.iter().find(|(name, _)| name == store).map(|(_, of)| of)
+    }
+
+    pub(crate) fn figure(&self, store: &str, id: &str) -> Option<f64> {
+        self.of(store)?.figure(id)
+    }
+}

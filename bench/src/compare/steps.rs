@@ -1,0 +1,66 @@
+//! The steps, each in a process of its own. They say what they found as one line of JSON.
+
+mod churn;
+mod durable;
+mod get;
+mod load;
+mod mixed;
+mod open;
+
+pub(crate) use get::{DRAWN, keys_of_len};
+
+use std::io::Write;
+
+use bench::workload::Values;
+
+use super::args::CEILINGS;
+use super::plan::{Job, Step};
+use super::results::Found;
+use super::store::{Mode, Store};
+use super::{ceilings, peers};
+use crate::Outcome;
+
+/// Does the step that the first word describes.
+pub(crate) fn run(words: &[String]) -> Outcome<()> {
+    let job: Job = serde_json::from_str(words.first().ok_or("which step?")?)?;
+    if job.store == CEILINGS {
+        return say(&ceilings::run(&job)?);
+    }
+    let found = match job.step {
+        Step::Load1 | Step::Load2 | Step::LoadBatched => load::run(&job)?,
+        Step::Get => get::hits(&job)?,
+        Step::GetZipf => get::zipf(&job)?,
+        Step::GetMiss => get::misses(&job)?,
+        Step::GetMany => get::many(&job)?,
+        Step::Scan => get::scan(&job)?,
+        Step::YcsbA => mixed::run(&job, "ycsb_a", 50)?,
+        Step::YcsbB => mixed::run(&job, "ycsb_b", 95)?,
+        Step::Values1K => get::values(&job, "get1k", 1 << 10)?,
+        Step::Values16K => get::values(&job, "get16k", 16 << 10)?,
+        Step::Durable => durable::run(&job)?,
+        Step::Kill => return open::load_and_wait(&job),
+        Step::OpenKilled => open::timed(&job, "open_killed")?,
+        Step::OpenClean => open::timed(&job, "open_clean")?,
+        Step::Churn => churn::run(&job)?,
+    };
+    say(&found)
+}
+
+fn say(found: &Found) -> Outcome<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string(found)?)?;
+    Ok(out.flush()?)
+}
+
+fn open(job: &Job, mode: Mode) -> Outcome<Box<dyn Store>> {
+    (peers::find(&job.store)?.open)(&job.dir, mode, job.keys)
+}
+
+/// Whether a value is the one that was stored: by its length and by how it begins.
+fn check(values: &Values, i: u64, found: &[u8]) -> Outcome<()> {
+    let wanted = values.get(i, 0);
+    if found.len() == wanted.len() && found[..16] == wanted[..16] {
+        return Ok(());
+    }
+    Err(format!("key {i} has a wrong value of {} bytes", found.len()).into())
+}

@@ -1,0 +1,240 @@
+//! Reading a store that is there.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bench::workload::{Uniform, Values, absent_key, key};
+use bench::zipf::Zipf;
+
+use super::{check, open};
+use crate::Outcome;
+use crate::compare::drive::{Phase, SAMPLE, drive, fill};
+use crate::compare::plan::Job;
+use crate::compare::results::Found;
+use crate::compare::store::{Mode, Store};
+
+/// Keys of one `get_many`.
+const GROUP: usize = 64;
+/// Numbers that are drawn ahead for each thread.
+pub(crate) const DRAWN: usize = 1 << 20;
+/// Values of another size fill at most this much.
+const VALUES_BYTES_MAX: u64 = 256 << 20;
+
+/// Gets of keys that are there, uniform: into a buffer, and as the store hands them out.
+pub(super) fn hits(job: &Job) -> Outcome<Found> {
+    let mut found = Found::default();
+    let (store, values) = (open(job, Mode::Buffered)?, Values::new());
+    warm(job, &*store, &values)?;
+    for threads in [1, 2] {
+        let phase = uniform(job, &*store, &values, job.keys, threads)?;
+        found.figure(&format!("get.{threads}"), phase.rate());
+        found.latency(&format!("get.{threads}"), &phase.latency);
+    }
+    for threads in [1, 2] {
+        let phase = drive(threads, job.stretch / 2, SAMPLE, |thread| {
+            let mut order = Uniform::new(40 + thread as u64, job.keys);
+            let store = &*store;
+            move || {
+                let len = store.get_held(&key(order.draw()))?;
+                black_box(len.ok_or("a key is gone")?);
+                Ok(())
+            }
+        })?;
+        found.figure(&format!("held.{threads}"), phase.rate());
+    }
+    store.close()?;
+    Ok(found)
+}
+
+/// Reads every key once, so that what is measured begins with warm caches, and checks every value.
+fn warm(job: &Job, store: &dyn Store, values: &Values) -> Outcome<()> {
+    let mut out = Vec::new();
+    let begun = Instant::now();
+    for i in 0..job.keys {
+        if !store.get_into(&key(i), &mut out)? {
+            return Err(format!("key {i} is gone").into());
+        }
+        check(values, i, &out)?;
+        if i % 1024 == 0 && begun.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn uniform(
+    job: &Job,
+    store: &dyn Store,
+    values: &Values,
+    keys: u64,
+    threads: usize,
+) -> Outcome<Phase> {
+    drive(threads, job.stretch, SAMPLE, |thread| {
+        let mut order = Uniform::new(20 + thread as u64, keys);
+        let mut out = Vec::new();
+        let mut count = 0_u64;
+        move || {
+            let i = order.draw();
+            if !store.get_into(&key(i), &mut out)? {
+                return Err("a key is gone".into());
+            }
+            count += 1;
+            if count.is_multiple_of(64) {
+                check(values, i, &out)?;
+            }
+            black_box(&out);
+            Ok(())
+        }
+    })
+}
+
+/// Gets of keys that are there, a few of them very often.
+pub(super) fn zipf(job: &Job) -> Outcome<Found> {
+    let mut found = Found::default();
+    let (store, values) = (open(job, Mode::Buffered)?, Values::new());
+    warm(job, &*store, &values)?;
+    let zipf = Zipf::new(job.keys);
+    let drawn = [zipf.draw_many(1, DRAWN), zipf.draw_many(2, DRAWN)];
+    let phase = drive(2, job.stretch, SAMPLE, |thread| {
+        let (mut at, mut out) = (0, Vec::new());
+        let (store, values, drawn) = (&*store, &values, &drawn[thread]);
+        move || {
+            let i = u64::from(drawn[at % DRAWN]);
+            at += 1;
+            if !store.get_into(&key(i), &mut out)? {
+                return Err("a key is gone".into());
+            }
+            if at.is_multiple_of(64) {
+                check(values, i, &out)?;
+            }
+            black_box(&out);
+            Ok(())
+        }
+    })?;
+    found.figure("zipf.2", phase.rate());
+    found.latency("zipf.2", &phase.latency);
+    store.close()?;
+    Ok(found)
+}
+
+/// Gets of keys that were never there.
+pub(super) fn misses(job: &Job) -> Outcome<Found> {
+    let mut found = Found::default();
+    let (store, values) = (open(job, Mode::Buffered)?, Values::new());
+    warm(job, &*store, &values)?;
+    for threads in [1, 2] {
+        let phase = drive(threads, job.stretch / 2, SAMPLE, |thread| {
+            let mut order = Uniform::new(60 + thread as u64, 1 << 40);
+            let mut out = Vec::new();
+            let store = &*store;
+            move || {
+                if store.get_into(&absent_key(order.draw()), &mut out)? {
+                    return Err("an absent key is there".into());
+                }
+                Ok(())
+            }
+        })?;
+        found.figure(&format!("miss.{threads}"), phase.rate());
+        found.latency(&format!("miss.{threads}"), &phase.latency);
+    }
+    store.close()?;
+    Ok(found)
+}
+
+/// Gets of 64 keys at once: copied one after the other, and all of them to keep.
+pub(super) fn many(job: &Job) -> Outcome<Found> {
+    let mut found = Found::default();
+    let (store, values) = (open(job, Mode::Buffered)?, Values::new());
+    warm(job, &*store, &values)?;
+    let phase = drive(1, job.stretch, 1, |_| {
+        let mut order = Uniform::new(80, job.keys);
+        let mut out = Vec::new();
+        let store = &*store;
+        move || {
+            let group: [_; GROUP] = std::array::from_fn(|_| key(order.draw()));
+            let mut count = 0;
+            store.get_many(&group, &mut |value| {
+                if let Some(value) = value {
+                    out.clear();
+                    out.extend_from_slice(value);
+                    black_box(&out);
+                    count += 1;
+                }
+            })?;
+            if count == GROUP { Ok(()) } else { Err("a key is gone".into()) }
+        }
+    })?;
+    found.figure("many.1", phase.rate() * GROUP as f64);
+    if store.get_many_held(&[key(0)]).is_some() {
+        let phase = drive(1, job.stretch, 1, |_| {
+            let mut order = Uniform::new(81, job.keys);
+            let store = &*store;
+            move || {
+                let group: [_; GROUP] = std::array::from_fn(|_| key(order.draw()));
+                match store.get_many_held(&group) {
+                    Some(Ok(GROUP)) => Ok(()),
+                    Some(Err(error)) => Err(error),
+                    _ => Err("a key is gone".into()),
+                }
+            }
+        })?;
+        found.figure("many_held.1", phase.rate() * GROUP as f64);
+    }
+    store.close()?;
+    Ok(found)
+}
+
+/// All records, once or more often.
+pub(super) fn scan(job: &Job) -> Outcome<Found> {
+    let mut found = Found::default();
+    let store = open(job, Mode::Buffered)?;
+    let mut rates = Vec::new();
+    let begun = Instant::now();
+    // The first pass warms up, and counts if there is no time for another.
+    for pass in 0..8 {
+        let (mut records, mut bytes) = (0_u64, 0);
+        let pass_begun = Instant::now();
+        store.scan(&mut |key, value| {
+            records += 1;
+            bytes += key.len() + value.len();
+            black_box((key, value));
+        })?;
+        if records != job.keys || bytes as u64 != job.keys * bench::workload::LOGICAL_LEN {
+            return Err(format!("the scan saw {records} keys and {bytes} bytes").into());
+        }
+        if pass == 1 {
+            rates.clear();
+        }
+        rates.push(records as f64 / pass_begun.elapsed().as_secs_f64());
+        if pass > 0 && begun.elapsed() > job.stretch {
+            break;
+        }
+    }
+    found.figure("scan", bench::measure::median(&rates));
+    store.close()?;
+    Ok(found)
+}
+
+/// How many keys with values of this length are loaded.
+pub(crate) fn keys_of_len(keys: u64, len: usize) -> u64 {
+    (keys * 256).min(VALUES_BYTES_MAX) / len as u64
+}
+
+/// Gets of longer values, from a store of their own.
+pub(super) fn values(job: &Job, id: &str, len: usize) -> Outcome<Found> {
+    let mut found = Found::default();
+    let keys = keys_of_len(job.keys, len);
+    let values = Values::of_len(len);
+    let job = Job { keys, ..job.clone() };
+    let store = open(&job, Mode::Buffered)?;
+    fill(&*store, &values, 0, keys)?;
+    store.settle()?;
+    warm(&job, &*store, &values)?;
+    for threads in [1, 2] {
+        let phase = uniform(&job, &*store, &values, keys, threads)?;
+        found.figure(&format!("{id}.{threads}"), phase.rate());
+        found.latency(&format!("{id}.{threads}"), &phase.latency);
+    }
+    store.close()?;
+    Ok(found)
+}
