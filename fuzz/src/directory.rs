@@ -1,290 +1,119 @@
-//! A store's directory with arbitrary bytes in any file: whatever is opened, read, verified and
-//! repaired, nothing panics, and no key gets a value that it never had.
+//! Whole stores of which any file may hold anything.
+//!
+//! The input picks one of a few small stores, which the engine wrote, and says what happens to its
+//! files. Then the store is opened in every mode, and used if it opens.
+//!
+//! Nothing may panic, hang or take memory that the files do not explain. What may be *answered*
+//! depends on what was done to the files:
+//!
+//! - **Flips** of single bits do not pass a checksum. As long as opening reports no loss, each key
+//!   has the value it had, or an error.
+//! - **Moves** of bytes that the store wrote (copied, swapped, cut off, deleted, zeroed) cannot make
+//!   up a record either, since checksums bind records to their segment and offset. They may bring
+//!   an old end of a log back, so a key has a value that was written for it once, or none.
+//! - **Forgeries** take bytes from the input: the fuzzer sees what a checksum is compared with, and
+//!   can answer it. With a new checksum they are as good as records of the store. Of them only
+//!   panics, hangs and memory are told, and that what is written next is kept.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-
-use caskade::{Background, Batch, Builder, Db, Durability, RecoveryMode, WriteOptions};
-use caskade_codec::record::{ALIGNMENT, Header};
-use caskade_codec::{checksum, record, segment};
-use caskade_shard::storage::EntryKind;
-use caskade_shard::storage::sim::SimDisk;
+mod base;
+mod change;
+mod forge;
 
 use crate::alone::alone;
 use crate::input::Input;
+use base::{Base, Pairs};
+use caskade::{Db, RecoveryMode, Result};
+use caskade_shard::storage::sim::SimDisk;
+use change::{Trust, change};
+use std::collections::BTreeMap;
 
-const HOME: &str = "/db";
-const KEYS: u8 = 24;
+/// Bounds the time that an input takes.
+const CHANGES_MAX: usize = 16;
+/// What is written to a store that opened, and must be kept.
+const PROBE: &[u8] = b"probe";
 
-/// More changes than these make no new kind of damage.
-const CHANGES_MAX: usize = 12;
-
-/// What every key of a store held at some time.
-type History = BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>;
-
-struct Template {
-    disk: SimDisk,
-    files: Vec<PathBuf>,
-    history: History,
-}
-
-fn options(disk: &SimDisk) -> Builder {
-    Db::builder(HOME)
-        .storage(disk.storage())
-        .segment_bytes_max(4096)
-        .segment_bytes_min(512)
-        .journal_bytes(8 << 10)
-        .background(Background::Manual)
-}
-
-/// Stores as they are found: closed; killed with open segments and a journal in use; with what a
-/// merge left, and batches over shards.
-fn templates() -> &'static [Template] {
-    static TEMPLATES: OnceLock<Vec<Template>> = OnceLock::new();
-    TEMPLATES.get_or_init(|| {
-        [(1, true, true), (1, false, false), (2, true, false), (3, false, true)]
-            .map(|(shards, is_closed, is_merged)| template(shards, is_closed, is_merged))
-            .into()
-    })
-}
-
-fn template(shards: u16, is_closed: bool, is_merged: bool) -> Template {
-    let disk = SimDisk::new(shards.into());
-    disk.set_map_reserve(64 << 10);
-    let db = options(&disk).shards(shards).open().expect("creates a store");
-    let mut history = History::new();
-    let durable = WriteOptions::new().durability(Durability::Sync);
-    for round in 0..6_u8 {
-        let mut batch = Batch::new();
-        for key in 0..KEYS {
-            let value = vec![round; usize::from(key) * 9];
-            let key = vec![b'k', key];
-            if (key[1] + round) % 7 == 0 {
-                db.delete(&key).expect("deletes");
-                continue;
-            }
-            if key[1].is_multiple_of(5) {
-                batch.put(&key, &value);
-            } else {
-                db.put(&key, &value).expect("puts");
-            }
-            history.entry(key).or_default().insert(value);
-        }
-        db.write_with(&batch, durable).expect("writes");
-        while db.run_background() {}
-    }
-    if is_merged {
-        db.compact().expect("compacts");
-    }
-    if is_closed {
-        db.close().expect("closes");
-    } else {
-        disk.kill();
-    }
-    drop(db);
-    let mut files = Vec::new();
-    list(&disk, Path::new(HOME), &mut files);
-    Template { disk, files, history }
-}
-
-fn list(disk: &SimDisk, dir: &Path, files: &mut Vec<PathBuf>) {
-    let mut entries = disk.list(dir).expect("lists");
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    for entry in entries {
-        let path = dir.join(&entry.name);
-        match entry.kind {
-            EntryKind::Dir => list(disk, &path, files),
-            _ => files.push(path),
-        }
-    }
-}
-
-/// The first byte picks a store, the others change its files.
+/// Changes the files as the input says, opens the store in every mode, and uses it.
 pub fn directory(data: &[u8]) {
     alone(|| {
         let mut input = Input::new(data);
-        let templates = templates();
-        let template = &templates[usize::from(input.u8()) % templates.len()];
-        let disk = template.disk.fork();
-        let mut is_forged = false;
+        let base = Base::pick(input.u8());
+        let mut files = base.files.clone();
+        let mut trust = Trust::Flips;
         for _ in 0..CHANGES_MAX {
             if input.is_empty() {
                 break;
             }
-            is_forged |= change(&disk, &template.files, &mut input);
+            trust = trust.min(change(&mut input, base, &mut files));
         }
-        // A record with a right checksum is the user's, whoever wrote it.
-        let history = (!is_forged).then_some(&template.history);
-        for mode in [RecoveryMode::Strict, RecoveryMode::Default, RecoveryMode::Salvage] {
-            let disk = disk.fork();
-            let readers = options(&disk).create(false).recovery_mode(mode).read_only(true).open();
-            if let Ok(db) = readers {
-                look(&db, history);
-            }
-            let disk = disk.fork();
-            if let Ok(db) = options(&disk).create(false).recovery_mode(mode).open() {
-                look(&db, history);
-                live(&db, &disk, history);
-            }
+        let disk = base.disk_with(&files);
+        for mode in [RecoveryMode::Default, RecoveryMode::Strict, RecoveryMode::Salvage] {
+            read_only(base, &disk, mode, trust);
+            use_store(base, &disk.fork(), mode, trust);
         }
     });
 }
 
-/// Changes one file, and answers whether it forged a checksum.
-fn change(disk: &SimDisk, files: &[PathBuf], input: &mut Input<'_>) -> bool {
-    let kind = input.u8();
-    let path = &files[usize::from(input.u8()) % files.len()];
-    // It may be gone by now.
-    let Ok(mut bytes) = disk.read_file(path) else { return false };
-    let at = usize::from(input.u16()) % (bytes.len() + 1);
-    let mut is_forged = false;
-    match kind % 10 {
-        0 => bytes = input.short().to_vec(),
-        1 => bytes.truncate(at),
-        2 => bytes.extend_from_slice(input.short()),
-        3 => {
-            let with = input.short();
-            let end = bytes.len().min(at + with.len());
-            bytes[at..end].copy_from_slice(&with[..end - at]);
-        }
-        4 => {
-            let len = usize::from(input.u16());
-            let end = bytes.len().min(at + len);
-            bytes[at..end].fill(0);
-        }
-        5 => {
-            let other = &files[usize::from(input.u8()) % files.len()];
-            let Ok(others) = disk.read_file(other) else { return false };
-            disk.write_file(other, &bytes).expect("writes");
-            bytes = others;
-        }
-        6 => {
-            disk.remove_file(path).expect("removes");
-            return false;
-        }
-        7 => {
-            // A piece of the file goes elsewhere in it.
-            let (from, len) = (usize::from(input.u16()), usize::from(input.u8()) * ALIGNMENT);
-            let from = from % (bytes.len() + 1);
-            let piece = bytes[from..bytes.len().min(from + len)].to_vec();
-            let end = bytes.len().min(at + piece.len());
-            bytes[at..end].copy_from_slice(&piece[..end - at]);
-        }
-        _ => {
-            let with = input.short();
-            let end = bytes.len().min(at + with.len());
-            bytes[at..end].copy_from_slice(&with[..end - at]);
-            mend(path, &mut bytes, at);
-            is_forged = true;
-        }
-    }
-    disk.write_file(path, &bytes).expect("writes");
-    is_forged
+fn open(disk: &SimDisk, mode: RecoveryMode, read_only: bool) -> Result<Db> {
+    base::tiny(disk).recovery_mode(mode).read_only(read_only).open()
 }
 
-/// Sets the checksums right that cover `at`, by the kind of the file.
-fn mend(path: &Path, bytes: &mut [u8], at: usize) {
-    match path.extension().and_then(|end| end.to_str()) {
-        Some("seg") if at < segment::HEADER_LEN => seal(bytes, segment::HEADER_LEN - 4),
-        Some("seg") => mend_frame(bytes, at),
-        Some("hint") => {
-            let Some((head, body)) = bytes.split_first_chunk_mut::<128>() else { return };
-            head[120..124].copy_from_slice(&checksum::of(body).to_le_bytes());
-            seal(bytes, 124);
-        }
-        _ => {
-            // The files of two copies, of which each ends in its checksum; and whatever else.
-            let copy_len = bytes.len() % 4096;
-            for start in [0, bytes.len() - copy_len] {
-                let end = bytes.len().min(start + copy_len);
-                seal(&mut bytes[start..end], copy_len.saturating_sub(4));
-            }
-        }
-    }
-}
-
-fn seal(bytes: &mut [u8], len: usize) {
-    let crc = checksum::of(&bytes[..len.min(bytes.len())]);
-    if let Some(place) = bytes.get_mut(len..len + 4) {
-        place.copy_from_slice(&crc.to_le_bytes());
-    }
-}
-
-/// The frame that holds `at`, as far as the lengths before it lead there.
-fn mend_frame(bytes: &mut [u8], at: usize) {
-    let Ok(header) = segment::Header::decode(bytes) else { return };
-    let mut start = segment::HEADER_LEN;
-    while let Some(head) = bytes.get(start..).and_then(<[u8]>::first_chunk) {
-        let Ok(frame) = Header::decode(head) else { return };
-        let end = start + frame.frame_len();
-        if end > bytes.len() {
-            return;
-        }
-        if at < end {
-            let crc =
-                checksum::extend(record::seed(header.salt, start as u64), &bytes[start + 4..end]);
-            bytes[start..start + 4].copy_from_slice(&crc.to_le_bytes());
-            return;
-        }
-        start = end;
-    }
-}
-
-/// Reads everything in every way.
-fn look(db: &Db, history: Option<&History>) {
-    let check = |key: &[u8], value: &[u8]| {
-        if let Some(history) = history {
-            let was = history.get(key).is_some_and(|values| values.contains(value));
-            assert!(was, "{} has a value that it never had", key.escape_ascii());
-        }
-    };
-    let keys: Vec<Vec<u8>> = (0..KEYS).map(|key| vec![b'k', key]).collect();
-    for key in &keys {
-        let value = db.get(key);
-        if let Ok(Some(value)) = &value {
-            check(key, value);
-            assert_eq!(db.value_len(key).expect("a value that was read"), Some(value.len()));
-        }
-        let _ = db.ttl(key);
-    }
-    if let Ok(values) = db.get_many(&keys) {
-        for (key, value) in keys.iter().zip(&values) {
-            if let Some(value) = value {
-                check(key, value);
-            }
-        }
-    }
-    if let Ok(iter) = db.iter() {
-        for entry in iter.flatten() {
-            check(&entry.key, &entry.value);
-        }
-    }
-    if let Ok(keys) = db.keys() {
-        let _ = keys.count();
-    }
-    let _ = db.verify(|_| true);
-    let _ = (db.stats(), db.segment_stats(), db.len(), db.open_report());
-}
-
-/// A store that opened is a store: it takes writes, keeps them over a restart, and merges.
-fn live(db: &Db, disk: &SimDisk, history: Option<&History>) {
-    let written = db.put(b"new", b"value").and_then(|_| db.sync());
+/// Opens the store, reads all of it, merges, writes, and opens it again.
+fn use_store(base: &Base, disk: &SimDisk, mode: RecoveryMode, trust: Trust) {
+    let Ok(db) = open(disk, mode, false) else { return };
+    let trust = trust.beside(&db);
+    read(base, &db, trust);
     while db.run_background() {}
     let _ = db.compact();
-    if written.is_ok() && db.poisoned().is_none() {
-        assert_eq!(db.get(b"new").expect("reads what it wrote").as_deref(), Some(&b"value"[..]));
-        let closed = db.close().is_ok();
-        disk.kill();
-        // What was refused once may be refused again, but not what was closed well.
-        match options(disk).create(false).recovery_mode(RecoveryMode::Salvage).open() {
-            Ok(db) => {
-                let value = db.get(b"new").expect("reads what it kept");
-                assert_eq!(value.as_deref(), Some(&b"value"[..]));
-                assert!(db.delete(b"new").expect("deletes"));
-                look(&db, history);
-            }
-            Err(error) => assert!(!closed, "closed, and does not open again: {error}"),
+    read(base, &db, trust);
+    let is_kept = db.put(PROBE, PROBE).is_ok();
+    let is_closed = db.close().is_ok();
+    drop(db);
+    if is_kept && is_closed {
+        let db = open(disk, mode, false).expect("what opened once opens again");
+        let found = db.get(PROBE).expect("what was just written is read");
+        assert_eq!(found.as_deref(), Some(PROBE), "what was just written is there");
+        read(base, &db, trust.beside(&db));
+    }
+}
+
+/// Reads the store without changing a byte of it.
+fn read_only(base: &Base, disk: &SimDisk, mode: RecoveryMode, trust: Trust) {
+    let before = base::files_of(disk);
+    if let Ok(db) = open(disk, mode, true) {
+        read(base, &db, trust.beside(&db));
+    }
+    assert_eq!(base::files_of(disk), before, "reading changes nothing");
+}
+
+/// Reads in every way, and judges what comes.
+fn read(base: &Base, db: &Db, trust: Trust) {
+    let mut found = BTreeMap::new();
+    let keys: Vec<&Vec<u8>> = base.history.keys().collect();
+    for key in &keys {
+        let answer = db.get(key).map(|value| value.map(Vec::from));
+        if let Ok(value) = &answer {
+            base.judge(key, value.as_deref(), trust);
+            let len = value.as_ref().map(Vec::len);
+            assert_eq!(db.value_len(key).expect("it was read"), len, "get and value_len agree");
+        }
+        let _ = db.ttl(key);
+        found.insert((*key).clone(), answer.ok());
+    }
+    if let Ok(many) = db.get_many(&keys) {
+        for (key, value) in keys.iter().zip(many) {
+            let value = value.map(Vec::from);
+            assert_eq!(found[*key].as_ref(), Some(&value), "get and get_many agree");
         }
     }
+    let mut seen = Pairs::new();
+    for entry in db.iter().into_iter().flatten().flatten() {
+        let (key, value) = (entry.key.to_vec(), entry.value.to_vec());
+        if trust > Trust::Forgeries && key != PROBE {
+            base.judge(&key, Some(&value), trust);
+            assert!(seen.insert(key, value).is_none(), "a key comes once");
+        }
+    }
+    let _ = db.keys().map(Iterator::count);
+    let _ = db.verify(|_| true);
+    let _ = (db.stats(), db.segment_stats(), db.len());
 }

@@ -22,7 +22,7 @@ pub fn hint(data: &[u8]) {
 }
 
 /// Sets the length and the checksums of the body and of the header right.
-fn mend(file: &mut [u8]) {
+pub(crate) fn mend(file: &mut [u8]) {
     let Some((head, body)) = file.split_first_chunk_mut::<HEADER_LEN>() else { return };
     head[112..120].copy_from_slice(&(body.len() as u64).to_le_bytes());
     head[120..124].copy_from_slice(&checksum::of(body).to_le_bytes());

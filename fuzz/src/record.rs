@@ -25,12 +25,11 @@ pub fn record(data: &[u8]) {
 }
 
 /// Sets the checksum of the frame at the start of `bytes` right, if there is a whole one.
-pub(crate) fn mend(bytes: &mut [u8], seed: u32) {
-    let Some(Ok(header)) = bytes.first_chunk().map(Header::decode) else { return };
-    if header.frame_len() <= bytes.len() {
-        let crc = checksum::extend(seed, &bytes[4..header.frame_len()]);
-        bytes[..4].copy_from_slice(&crc.to_le_bytes());
-    }
+pub(crate) fn mend(bytes: &mut [u8], seed: u32) -> Option<usize> {
+    let header = Header::decode(bytes.first_chunk()?).ok()?;
+    let crc = checksum::extend(seed, bytes.get(4..header.frame_len())?);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    Some(header.frame_len())
 }
 
 fn check(bytes: &[u8], seed: u32) {

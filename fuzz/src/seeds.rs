@@ -72,15 +72,22 @@ fn twin(file: &[u8]) -> Vec<Vec<u8>> {
     inputs
 }
 
-/// Every kind of change to every tenth byte of some file, in each of the stores.
+/// Every kind of change to some file of every store, alone and before a flip.
 fn changed_directories() -> Vec<Vec<u8>> {
-    (0..40_u8)
-        .map(|number| {
-            let (store, kind) = (number % 4, number % 10);
-            let change = |file: u8| [kind, file, number.wrapping_mul(41), 0, 5, 1, 2, 3, 4, 5];
-            [&[store], &change(number)[..], &change(number.wrapping_mul(7))].concat()
-        })
-        .collect()
+    const STORES: u8 = 4;
+    const KINDS: u8 = 12;
+    let mut inputs = Vec::new();
+    for store in 0..STORES {
+        inputs.push(vec![store]);
+        for kind in 0..KINDS {
+            for file in [0, 3, 5, 8] {
+                let change = [kind, file, 70 + file, 0, 3, 5, 6, 7, 1];
+                inputs.push([&[store], change.as_slice()].concat());
+                inputs.push([&[store], change.as_slice(), &[0, file + 1, 80, 0, 1]].concat());
+            }
+        }
+    }
+    inputs
 }
 
 /// Long ones: a simulated life draws some hundred numbers.

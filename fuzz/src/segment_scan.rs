@@ -35,7 +35,7 @@ pub fn segment_scan(data: &[u8]) {
 /// Sets the checksum of each place right that claims a frame, from the last to the first.
 fn mend_all(file: &mut [u8], salt: u32) {
     for at in (0..file.len()).step_by(ALIGNMENT).rev() {
-        mend(&mut file[at..], seed(salt, at as u64));
+        let _ = mend(&mut file[at..], seed(salt, at as u64));
     }
 }
 

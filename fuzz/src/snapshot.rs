@@ -26,7 +26,7 @@ fn u32_at(file: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Sets the checksums of the header and of each leaf right, as far as the lengths lead.
-fn mend(file: &mut [u8]) -> Option<()> {
+pub(crate) fn mend(file: &mut [u8]) -> Option<()> {
     let table_end = 72 + 36 * u32_at(file, 64)?;
     let crc = checksum::of(file.get(..table_end)?);
     file.get_mut(table_end..table_end + 4)?.copy_from_slice(&crc.to_le_bytes());
