@@ -86,6 +86,14 @@ struct Product {
     expired: Vec<(u32, Location, u64)>,
 }
 
+impl Product {
+    /// How many records of the inputs were live.
+    fn records(&self) -> u64 {
+        let moves: usize = self.outputs.iter().map(|output| output.moves.len()).sum();
+        (moves + self.expired.len()) as u64
+    }
+}
+
 impl Shard {
     /// Counts for the merge policy.
     pub fn merge_stats(&self) -> (Vec<SegmentStats>, ShardStats) {
@@ -275,6 +283,7 @@ impl Shard {
             let bytes = segment.published(input.sealed.len);
             let mut paced = 0;
             let mut reached = HEADER_LEN as u64;
+            let before = product.records();
             for (offset, frame) in Scanner::new(bytes, segment.salt, HEADER_LEN as u64) {
                 let Frame::Record(record) = frame else { break };
                 reached = offset + record.frame_len as u64;
@@ -300,9 +309,23 @@ impl Shard {
                 self.damaged().insert(segment.id);
                 return Err(segment.corrupt(reached, "a record is damaged; the segment is kept"));
             }
+            if self.names_more(segment, product.records() - before) {
+                // The keydir would be left pointing at what is gone.
+                self.damaged().insert(segment.id);
+                let reason = "the keydir names records that it does not hold; the segment is kept";
+                return Err(segment.corrupt(HEADER_LEN as u64, reason));
+            }
             remaining -= input.sealed.len;
         }
         Ok(())
+    }
+
+    /// Whether the keydir points at more of a segment than the records that were found to be live in
+    /// it. What was found may have died since, but nothing comes to life in a sealed segment: then
+    /// the hint or the snapshot that the keydir was made from had other hashes than the records' keys.
+    fn names_more(&self, segment: &Segment, found: u64) -> bool {
+        let _writer = self.writer();
+        segment.usage.get().1 > found
     }
 
     #[expect(clippy::too_many_arguments, reason = "the loop's state, from the one loop above")]

@@ -66,11 +66,10 @@ impl Usage {
         self.live_records.store(self.live_records.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// A record of `len` bytes died.
+    /// A record of `len` bytes died. A keydir snapshot may have said that fewer lived.
     #[inline]
     pub fn remove(&self, len: u64) {
         let bytes = self.live_bytes.load(Ordering::Relaxed);
-        debug_assert!(bytes >= len, "more bytes died than lived");
         self.live_bytes.store(bytes.saturating_sub(len), Ordering::Relaxed);
         let records = self.live_records.load(Ordering::Relaxed);
         self.live_records.store(records.saturating_sub(1), Ordering::Relaxed);

@@ -29,7 +29,7 @@ pub(super) struct LoadedKeydir {
     pub(super) keys: u64,
 }
 
-/// What the snapshot says of a segment.
+/// What the snapshot says of a segment, and how many of its entries point there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Covered {
     pub(super) slot: u32,
@@ -63,15 +63,17 @@ impl LoadedKeydir {
             let entry = manifest.segments.iter().find(|entry| entry.id == segment.id);
             match entry.map(|entry| entry.sealed().map(|sealed| sealed.len)) {
                 Some(Some(len)) if len == segment.len => {
-                    let &caskade_codec::snapshot::Segment {
-                        slot, live_bytes, live_records, ..
-                    } = segment;
-                    covered.insert(segment.id, Covered { slot, live_bytes, live_records });
+                    let (slot, live_bytes) = (segment.slot, segment.live_bytes.min(len));
+                    covered.insert(segment.id, Covered { slot, live_bytes, live_records: 0 });
                 }
                 Some(_) => return Err(format!("segment {} has another length", segment.id)),
                 None => gone.push(segment.slot),
             }
         }
+        // Counted, not believed: a merge trusts these numbers. Pages of the table that no slot needs
+        // are never taken.
+        let slot_max = header.segments.last().map_or(0, |last| last.slot);
+        let mut records = vec![0_u32; slot_max as usize + 1];
         let (mut keydir, _) = keydir::with_capacity(Arc::clone(&ctx.reclaim), header.keys);
         let mut keys = 0;
         for leaf in snapshot.leaves() {
@@ -80,8 +82,12 @@ impl LoadedKeydir {
                 if !gone.contains(&location.slot()) || planted!("snapshot-keeps-merged") {
                     keydir.insert_unique(hash, location);
                     keys += 1;
+                    records[location.slot() as usize] += 1;
                 }
             }
+        }
+        for segment in covered.values_mut() {
+            segment.live_records = records[segment.slot as usize].into();
         }
         Ok(Some(Self { keydir, covered, seqno: header.seqno, keys }))
     }

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use caskade::WriteOptions;
+use caskade::{Error, WriteOptions};
+use caskade_codec::{checksum, hint};
 use caskade_shard::storage::sim::{CrashEffect, Pending};
 
 use crate::rig::{HOME, Rig, strip_indexes, tiny};
@@ -103,6 +104,65 @@ fn a_hint_of_an_earlier_file_with_the_same_name_is_rejected() {
     let hint = fork.read_file(&new[0]).expect("the same id was used");
     let ignored = opens_the_same(&rig, |disk| disk.write_file(&new[0], &hint).unwrap());
     assert_eq!(ignored, 1);
+}
+
+/// Sets the checksums of a hint right.
+fn mend_hint(bytes: &mut [u8]) {
+    let body = checksum::of(&bytes[hint::HEADER_LEN..]);
+    bytes[120..124].copy_from_slice(&body.to_le_bytes());
+    let head = checksum::of(&bytes[..124]);
+    bytes[124..128].copy_from_slice(&head.to_le_bytes());
+}
+
+/// A hint with right checksums, but with the hash of another key: a merge does not find the record
+/// by its key, and must not take it away from under the keydir.
+#[test]
+fn a_forged_hint_does_not_let_a_merge_lose_records() {
+    let mut rig = motley(false);
+    let path = &rig.files(0, ".hint")[0];
+    let mut bytes = rig.disk.read_file(path).unwrap();
+    // The first entry is a put: a length of one byte, then its hash.
+    bytes[hint::HEADER_LEN + 1] ^= 1;
+    mend_hint(&mut bytes);
+    rig.disk.write_file(path, &bytes).unwrap();
+    rig.open();
+    assert_eq!(rig.db().get(&[0]).expect("gets"), None, "the keydir has it under another hash");
+    let refused = rig.db().compact();
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+    rig.settle_down();
+    assert_eq!(crate::rig::contents(rig.db()), rig.model);
+    rig.close();
+    rig.disk.remove_file(path).unwrap();
+    rig.open();
+    rig.prove();
+}
+
+/// A snapshot with right checksums, of which the numbers of live records are none: no segment may go
+/// while the keydir points into it.
+#[test]
+fn a_snapshot_that_counts_nothing_as_live_leaves_nothing_dangling() {
+    const LIVE_BYTES_AT: usize = 92;
+    const ROW_LEN: usize = 36;
+    let mut rig = motley(true);
+    let path = Rig::shard_dir(0).join("KEYDIR");
+    let mut bytes = rig.disk.read_file(&path).unwrap();
+    let segments = u32::from_le_bytes(*bytes[64..].first_chunk().unwrap()) as usize;
+    for row in 0..segments {
+        bytes[LIVE_BYTES_AT + row * ROW_LEN..][..16].fill(0);
+    }
+    let end = 72 + segments * ROW_LEN;
+    let crc = checksum::of(&bytes[..end]);
+    bytes[end..end + 4].copy_from_slice(&crc.to_le_bytes());
+    rig.disk.write_file(&path, &bytes).unwrap();
+    rig.open();
+    rig.put([0], "over what counts as dead");
+    rig.settle_down();
+    let left = crate::rig::contents(rig.db());
+    for (key, value) in &rig.model {
+        let found = rig.db().get(key).expect("gets").map(Vec::from);
+        assert!(found.is_none() || found.as_ref() == Some(value));
+        assert_eq!(left.get(key), found.as_ref());
+    }
 }
 
 /// A power cut in every call of a close keeps all of the indexes and as little as it may of the data.
