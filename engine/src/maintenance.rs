@@ -49,6 +49,8 @@ struct Todo {
     /// When the shards of `seal` are due.
     seal_at: Option<Duration>,
     merge: ShardSet,
+    /// Shards at rest, to be merged further than their bound asks.
+    resting: ShardSet,
     journal: bool,
     /// When to look whether the store has come to rest.
     idle_at: Option<Duration>,
@@ -157,6 +159,7 @@ impl Maintenance {
             Event::Awake => {
                 let now = self.store.ctx.storage.monotonic();
                 self.todo().idle_at = Some(now + REST_AFTER);
+                self.todo().resting = ShardSet::default();
                 if let Durability::Interval(period) = self.store.options.durability {
                     self.todo().sync_at = Some(self.store.ctx.storage.monotonic() + period);
                 }
@@ -208,6 +211,7 @@ impl Maintenance {
         }
         if self.take_due_rest() {
             self.store.come_to_rest()?;
+            self.plan_tidying();
             return Ok(true);
         }
         if std::mem::take(&mut self.todo().journal) {
@@ -235,6 +239,15 @@ impl Maintenance {
         todo.writes_seen = writes;
         todo.idle_at = (!is_at_rest).then(|| now + REST_AFTER);
         is_at_rest
+    }
+
+    /// A rest is the time to give back space.
+    fn plan_tidying(&self) {
+        for shard in self.store.shards.iter().filter(|shard| shard.is_untidy()) {
+            let mut todo = self.todo();
+            todo.resting.insert(shard.id);
+            todo.merge.insert(shard.id);
+        }
     }
 
     /// Ends a full disk's time as soon as there is space again, and else looks again soon.
@@ -346,8 +359,9 @@ impl Maintenance {
         let work = |shard: &ShardId| {
             let around = Paced { around: self.around(*shard), maintenance: self };
             let only_drops = !self.is_merge_time();
+            let is_resting = self.todo().resting.contains(*shard);
             let shard = &self.store.shards[usize::from(shard.0)];
-            self.store.with_reserve(|| shard.merge_by_policy(&around, only_drops))
+            self.store.with_reserve(|| shard.merge_by_policy(&around, only_drops, is_resting))
         };
         let outcomes = self.in_shards(&shards, work);
         let mut failure = None;
@@ -355,7 +369,7 @@ impl Maintenance {
             match outcome {
                 // What was merged once may need more.
                 Ok(Some(_)) => self.todo().merge.insert(*shard),
-                Ok(None) => {}
+                Ok(None) => self.todo().resting.remove(*shard),
                 Err(error) => {
                     self.todo().merge.insert(*shard);
                     failure = Some(error);

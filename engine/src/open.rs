@@ -170,7 +170,7 @@ fn create(options: &Builder, events: &Sender<Event>) -> Result<StoreMeta> {
             }
             _ => {}
         }
-        let manifest = Manifest {
+        let mut manifest = Manifest {
             uuid: meta.uuid,
             shard,
             generation: 1,
@@ -179,6 +179,8 @@ fn create(options: &Builder, events: &Sender<Event>) -> Result<StoreMeta> {
             horizon: Seqno::NONE,
             segments: Vec::new(),
         };
+        // So that the first writes, which touch many shards at once, wait for no manifest.
+        catalog::list_ahead(&ctx, &mut manifest, 0)?;
         catalog::write(&ctx, &dir, &manifest)?;
     }
     // The shards' names are durable before the file that says how many there are.

@@ -125,6 +125,7 @@ impl Shard {
             open_live_bytes: cut.files.iter().map(|(f, _)| f.segment.usage.get().0).sum(),
             now_ms: self.ctx.storage.wall_ms(),
             max_space_amp: config.max_space_amp,
+            is_resting: false,
             segment_bytes,
             job_bytes_max: segment_bytes.saturating_mul(4).max(16 << 20),
         };
@@ -132,14 +133,16 @@ impl Shard {
     }
 
     /// Does what the policy says is worth most. None if nothing pays, or only what would have to
-    /// be read while `only_drops` is set.
+    /// be read while `only_drops` is set. A shard that rests is merged further.
     pub fn merge_by_policy(
         &self,
         around: &dyn Surroundings,
         only_drops: bool,
+        is_resting: bool,
     ) -> Result<Option<Outcome>> {
         let _upkeep = self.upkeep();
-        let (mut segments, stats) = self.merge_stats();
+        let (mut segments, mut stats) = self.merge_stats();
+        stats.is_resting = is_resting;
         let damaged = self.damaged().clone();
         segments.retain(|segment| !damaged.contains(&segment.id));
         match merge_policy::plan(&segments, &stats) {

@@ -37,6 +37,8 @@ pub struct ShardStats {
     pub now_ms: u64,
     /// Bound on total over live bytes.
     pub max_space_amp: f64,
+    /// Nobody writes: more is merged than the bound asks for.
+    pub is_resting: bool,
     /// The size that merged segments get.
     pub segment_bytes: u64,
     /// Live bytes that one merge copies at most.
@@ -60,6 +62,11 @@ pub enum Plan {
 const SLACK: u64 = 64 << 10;
 /// Of the dead bytes that the bound allows, the share at which merging begins.
 const TRIGGER: f64 = 0.7;
+/// In a shard at rest, the share at which it begins …
+const REST_FROM: f64 = 0.4;
+/// … and the share that it leaves. Nobody waits for the disk then, and space is given back. The gap
+/// between the two keeps short rests from copying much for little.
+const REST_TO: f64 = 0.2;
 /// The pressure at which writers begin to feel the brake.
 const BRAKE_FROM: f64 = 0.85;
 /// What a stretch costs a writer at the bound, in microseconds.
@@ -96,7 +103,8 @@ pub fn plan(segments: &[SegmentStats], shard: &ShardStats) -> Plan {
 pub fn excess_bytes(segments: &[SegmentStats], shard: &ShardStats) -> u64 {
     let total: u64 = segments.iter().map(|s| s.len).sum::<u64>() + shard.open_bytes;
     let live: u64 = segments.iter().map(|s| s.live_bytes).sum::<u64>() + shard.open_live_bytes;
-    let allowed = live as f64 * (shard.max_space_amp - 1.0) * TRIGGER;
+    let share = if shard.is_resting { REST_TO } else { TRIGGER };
+    let allowed = live as f64 * (shard.max_space_amp - 1.0) * share;
     let allowed = (allowed as u64).max(SLACK);
     (total - live.min(total)).saturating_sub(allowed)
 }
@@ -111,6 +119,11 @@ pub fn pressure(total_bytes: u64, live_bytes: u64, max_space_amp: f64) -> f64 {
 /// Whether a shard under this pressure should look for something to merge.
 pub fn is_worth_a_look(pressure: f64) -> bool {
     pressure > TRIGGER
+}
+
+/// Whether a shard under this pressure is merged further once it rests.
+pub fn is_worth_tidying(pressure: f64) -> bool {
+    pressure > REST_FROM
 }
 
 /// How long writers rest for every stretch that they write, in microseconds: not at all as long as
@@ -225,6 +238,7 @@ mod tests {
             open_live_bytes: 0,
             now_ms: 1_000,
             max_space_amp: 1.5,
+            is_resting: false,
             segment_bytes: 4 * MIB,
             job_bytes_max: 64 * MIB,
         }
@@ -238,6 +252,29 @@ mod tests {
     fn a_full_shard_is_left_alone() {
         let segments = [segment(1, 4 * MIB, 4 * MIB), segment(2, 4 * MIB, 4 * MIB)];
         assert_eq!(plan(&segments, &shard()), Plan::Nothing);
+    }
+
+    #[test]
+    fn a_shard_at_rest_is_merged_further() {
+        let segments = [segment(1, 4 * MIB, 3 * MIB), segment(2, 4 * MIB, 4 * MIB)];
+        assert_eq!(
+            plan(&segments, &shard()),
+            Plan::Nothing,
+            "17% of what lives is below the bound"
+        );
+        let resting = ShardStats { is_resting: true, ..shard() };
+        assert_eq!(plan(&segments, &resting), Plan::Merge(ids(&[1])));
+        let tidied = [segment(2, 4 * MIB, 4 * MIB), segment(3, 3 * MIB, 3 * MIB)];
+        assert_eq!(plan(&tidied, &resting), Plan::Nothing);
+    }
+
+    #[test]
+    fn tidying_begins_above_where_it_ends() {
+        let pressure_of = |dead: u64| pressure(64 * MIB + dead, 64 * MIB, 1.5);
+        assert!(!is_worth_tidying(pressure_of(12 * MIB)));
+        assert!(is_worth_tidying(pressure_of(14 * MIB)));
+        // What is left after tidying is not tidied again.
+        assert!(!is_worth_tidying(pressure_of(7 * MIB)));
     }
 
     #[test]

@@ -244,7 +244,8 @@ impl Segment {
     #[inline]
     pub fn prefetch(&self, location: Location) {
         const FEW: usize = 3;
-        const LINES_MAX: usize = 8;
+        const LINES_MAX: usize = 12;
+        const LINES_AT_PAGE: usize = 4;
         let start = self.map.as_ptr().wrapping_add(location.offset() as usize);
         // The frame may begin late in its first line and so touch one line more.
         prefetch_lines(start, FEW + 1);
@@ -252,6 +253,11 @@ impl Segment {
         if lines > FEW {
             let rest = start.wrapping_add((FEW + 1) * 64);
             prefetch_lines(rest, lines.min(LINES_MAX) - FEW);
+            // The processor runs ahead by itself, but not over the end of a page.
+            for page in (64..lines).step_by(64) {
+                let begin = start.wrapping_add(page * 64).map_addr(|address| address & !4095);
+                prefetch_lines(begin, LINES_AT_PAGE);
+            }
         }
     }
 

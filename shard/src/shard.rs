@@ -273,6 +273,11 @@ impl Shard {
         pressure
     }
 
+    /// Whether so much is dead that a rest is worth a merge.
+    pub fn is_untidy(&self) -> bool {
+        merge_policy::is_worth_tidying(self.weigh(&self.writer().log))
+    }
+
     /// Bytes of full segments that wait to be sealed.
     pub fn ended_bytes(&self) -> u64 {
         self.writer().log.ended.iter().map(|ended| ended.end).sum()

@@ -74,17 +74,16 @@ pub(crate) trait Store: Sync {
     fn close(self: Box<Self>) -> Outcome<()>;
 }
 
-/// Waits until the files below `dir` keep their size: for stores that do not say when they rest.
-#[cfg(feature = "peers")]
-pub(crate) fn wait_for_still_files(dir: &std::path::Path) -> Outcome<()> {
+/// Waits until the files below `dir` have kept their size for so many seconds.
+pub(crate) fn wait_for_still_files(dir: &std::path::Path, seconds: u32) -> Outcome<()> {
     use std::time::Duration;
     let mut last = 0;
     let mut still = 0;
-    for _ in 0..150 {
+    for _ in 0..300 {
         std::thread::sleep(Duration::from_millis(200));
         let now = bench::measure::disk_bytes(dir)?;
         still = if now == last { still + 1 } else { 0 };
-        if still == 5 {
+        if still == 5 * seconds {
             break;
         }
         last = now;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::rig::{Rig, tiny};
 use caskade::{Batch, Db, Error, ScanCursor, SlowOperation, WriteOptions};
 
 fn overwritten(path: &std::path::Path) -> Db {
@@ -161,4 +162,39 @@ fn a_hook_may_use_the_store() {
     *this.lock().unwrap() = Some(db.clone());
     db.put(b"k", b"v").expect("puts");
     assert_eq!(db.get(b"log").expect("gets").expect("is there"), b"put");
+}
+
+/// Space amplification, ahead of and after a rest.
+fn rests(rig: &Rig, ms: u64) -> (f64, f64) {
+    rig.settle_down();
+    let before = rig.db().stats().total.space_amp();
+    for _ in 0..3 {
+        rig.disk.advance(ms / 3);
+        rig.settle_down();
+    }
+    (before, rig.db().stats().total.space_amp())
+}
+
+#[test]
+fn a_rest_gives_back_space_and_copies_nothing_for_little() {
+    let mut rig = Rig::with(tiny(1).segment_bytes_max(64 << 10));
+    let fill = |rig: &mut Rig, step: usize| {
+        for key in (0..2_000_u32).step_by(step) {
+            rig.put(key.to_be_bytes(), [key as u8; 800]);
+        }
+    };
+    fill(&mut rig, 1);
+    // Above where tidying begins, below where merging does.
+    fill(&mut rig, 4);
+    let (before, after) = rests(&rig, 1_000);
+    assert!(before > 1.2 && after == before, "too early for a rest: {before} {after}");
+    let (_, after) = rests(&rig, 6_000);
+    assert!(after < 1.15, "{after}");
+
+    let merges = rig.db().stats().total.merges;
+    fill(&mut rig, 13);
+    let (before, after) = rests(&rig, 6_000);
+    assert!(before > 1.15 && after > 1.15, "{before} {after}");
+    assert_eq!(rig.db().stats().total.merges, merges);
+    rig.prove();
 }

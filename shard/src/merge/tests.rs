@@ -376,7 +376,7 @@ fn an_expired_version_never_uncovers_an_older_one() {
     let (life, ..) = expired();
     while life
         .shard()
-        .merge_by_policy(&Meddling { life: &life, before_settle: || {} }, false)
+        .merge_by_policy(&Meddling { life: &life, before_settle: || {} }, false, false)
         .unwrap()
         .is_some()
     {

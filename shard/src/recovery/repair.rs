@@ -30,9 +30,10 @@ impl ShardScan {
     ) -> Result<(Shard, ShardReport)> {
         request.check_stop()?;
         let (mut ended, mut unused) = (VecDeque::new(), VecDeque::new());
+        let mut listed = Vec::new();
         if !request.read_only || planted!("read-only-repairs") {
             if self.is_cut {
-                self.apply_cut(ctx)?;
+                listed = self.apply_cut(ctx)?;
             } else if !self.manifest_is_whole {
                 catalog::write(ctx, &self.dir, &self.manifest)?;
             }
@@ -58,7 +59,7 @@ impl ShardScan {
             }
         }
         if self.is_cut && !request.read_only {
-            unused.clear();
+            unused = listed.into();
         } else if let Some(used) = ended.back().map(|ended: &Ended| ended.file.segment.id) {
             unused.retain(|(id, _)| *id > used);
         }
@@ -141,8 +142,8 @@ impl ShardScan {
     }
 
     /// Makes the cut durable: every kept segment is sealed at its new length, and the next record
-    /// gets a number above all that were ever seen.
-    fn apply_cut(&mut self, ctx: &Context) -> Result<()> {
+    /// gets a number above all that were ever seen. Answers the ids that are listed for new segments.
+    fn apply_cut(&mut self, ctx: &Context) -> Result<Vec<(SegmentId, u32)>> {
         let mut entries = Vec::new();
         for scan in self.sealed.iter().filter(|scan| !scan.is_dropped) {
             let sealed = match (&scan.source, scan.entry.sealed()) {
@@ -176,7 +177,9 @@ impl ShardScan {
             segments: entries,
             ..self.manifest.clone()
         };
-        catalog::write(ctx, &self.dir, &self.manifest)
+        let listed = catalog::list_ahead(ctx, &mut self.manifest, 0)?;
+        catalog::write(ctx, &self.dir, &self.manifest)?;
+        Ok(listed)
     }
 
     /// Gives back what a file has beyond its sealed length: a power cut may have undone its cut.

@@ -70,7 +70,7 @@ impl Store for Candy {
     }
 
     fn settle(&self) -> Outcome<()> {
-        wait_for_still_files(&self.dir)
+        wait_for_still_files(&self.dir, 1)
     }
 
     fn mapped_index_bytes(&self) -> u64 {

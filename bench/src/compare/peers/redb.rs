@@ -113,7 +113,7 @@ impl Store for Redb {
 
     fn settle(&self) -> Outcome<()> {
         self.flush()?;
-        wait_for_still_files(&self.dir)
+        wait_for_still_files(&self.dir, 1)
     }
 
     fn close(self: Box<Self>) -> Outcome<()> {

@@ -102,7 +102,7 @@ impl Store for Rocks {
     }
 
     fn settle(&self) -> Outcome<()> {
-        wait_for_still_files(&self.dir)
+        wait_for_still_files(&self.dir, 1)
     }
 
     fn close(self: Box<Self>) -> Outcome<()> {

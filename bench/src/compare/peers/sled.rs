@@ -94,7 +94,7 @@ impl Store for Sled {
 
     fn settle(&self) -> Outcome<()> {
         self.db.flush()?;
-        wait_for_still_files(&self.dir)
+        wait_for_still_files(&self.dir, 1)
     }
 
     fn close(self: Box<Self>) -> Outcome<()> {

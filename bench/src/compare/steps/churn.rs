@@ -12,7 +12,7 @@ use crate::compare::drive::fill;
 use crate::compare::peers;
 use crate::compare::plan::Job;
 use crate::compare::results::Found;
-use crate::compare::store::{Mode, Store};
+use crate::compare::store::{Mode, Store, wait_for_still_files};
 
 /// How often all keys are overwritten, on average.
 const ROUNDS: u64 = 3;
@@ -41,6 +41,8 @@ pub(super) fn run(job: &Job) -> Outcome<Found> {
         let watcher = scope.spawn(watch);
         let rate = overwrite(job, &*store, &values, &done);
         let rested = store.flush().and_then(|()| store.settle());
+        // Whoever tidies up after a while without writes gets the while.
+        let rested = rested.and_then(|()| wait_for_still_files(&job.dir, 5));
         is_over.store(true, Ordering::Relaxed);
         let seen = watcher.join().expect("the watch does not panic")?;
         rested?;
