@@ -91,6 +91,9 @@ impl Iter {
     fn next_location(&mut self) -> Option<Location> {
         while self.next == self.entries.len() {
             let (_, view) = self.views.last()?;
+            if self.leaf == 0 {
+                view.will_need();
+            }
             if self.leaf == view.leaves() {
                 // Gives back what the shard kept for this iterator.
                 self.views.pop();

@@ -284,12 +284,14 @@ impl Shard {
         for input in inputs {
             let segment = &input.segment;
             let bytes = segment.published(input.sealed.len);
+            let mut way = segment.in_order();
             let mut paced = 0;
             let mut reached = HEADER_LEN as u64;
             let before = product.records();
             for (offset, frame) in Scanner::new(bytes, segment.salt, HEADER_LEN as u64) {
                 let Frame::Record(record) = frame else { break };
                 reached = offset + record.frame_len as u64;
+                way.reach(reached);
                 paced += record.frame_len as u64;
                 if paced > 256 << 10 {
                     around.pace(std::mem::take(&mut paced))?;
@@ -456,6 +458,7 @@ impl Shard {
             let segment = output.tail.segment();
             let sealed = output.tally.finish();
             segment.shrink_readable(sealed.len);
+            segment.expect_gets(sealed.len, sealed.records);
             output.tail.file().set_len(sealed.len).at("truncate", &segment.path)?;
             if !planted!("outputs-unsynced") {
                 output.tail.file().sync_all().map_err(|fault| {

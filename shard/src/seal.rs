@@ -69,6 +69,7 @@ impl Shard {
         if !planted!("seal-unsynced") {
             file.sync_to(&self.ctx, *end)?;
         }
+        segment.map().will_need(0, *end);
         segment.map().populate_read(0, *end);
         let (sealed, hint) = describe(segment, *end, &self.ctx);
         if sealed.len != *end {
@@ -77,6 +78,7 @@ impl Shard {
             return Err(self.ctx.poison.latch(error));
         }
         segment.shrink_readable(*end);
+        segment.expect_gets(sealed.len, sealed.records);
         self.extension.take(segment.id);
         file.file.set_len(*end).at("truncate", &segment.path)?;
         self.write_hint(segment.id, &hint);

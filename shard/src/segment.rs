@@ -21,7 +21,7 @@ use crate::error::{At, Error, Result};
 use crate::extension::Stretch;
 use crate::keydir::prefetch::{prefetch_lines, prefetch_to_write};
 use crate::location::Location;
-use crate::storage::{File, Map};
+use crate::storage::{Advice, File, Map};
 
 /// A mapped segment file.
 #[derive(Debug)]
@@ -261,6 +261,19 @@ impl Segment {
         }
     }
 
+    /// Tells the kernel what gets from this segment are like. A record that fits in a page or two is
+    /// read with no more than that, for reading ahead would push others' pages out; a longer one comes
+    /// in a piece.
+    pub fn expect_gets(&self, bytes: u64, records: u64) {
+        let is_short = bytes / records.max(1) <= SHORT_RECORD;
+        self.map.advise(if is_short { Advice::Random } else { Advice::Normal });
+    }
+
+    /// A reader from the beginning on.
+    pub fn in_order(&self) -> InOrder<'_> {
+        InOrder { map: &self.map, asked: 0 }
+    }
+
     /// The error for damage at `offset`.
     pub fn corrupt(&self, offset: u64, reason: impl Display) -> Error {
         Error::Corrupt { shard: self.shard, segment: self.id, offset, reason: reason.to_string() }
@@ -269,6 +282,29 @@ impl Segment {
     /// The map, for advice to the kernel.
     pub fn map(&self) -> &Map {
         &self.map
+    }
+}
+
+/// Up to this length, the records of a segment are short on average.
+const SHORT_RECORD: u64 = 8 << 10;
+
+/// A way through a segment of which the kernel is told a stretch ahead.
+#[derive(Debug)]
+pub struct InOrder<'a> {
+    map: &'a Map,
+    asked: u64,
+}
+
+impl InOrder<'_> {
+    const STRETCH: u64 = 1 << 20;
+
+    /// The reader is at `offset`.
+    #[inline]
+    pub fn reach(&mut self, offset: u64) {
+        while offset + Self::STRETCH > self.asked {
+            self.map.will_need(self.asked, Self::STRETCH);
+            self.asked += Self::STRETCH;
+        }
     }
 }
 
@@ -350,6 +386,7 @@ impl Tail {
             salt: header.salt,
             path,
         };
+        map.advise(Advice::Random);
         let segment = Arc::new(Segment::new(identity, map, allocated));
         let position = segment::HEADER_LEN as u64;
         let scratch = Vec::new();

@@ -64,6 +64,7 @@ impl Checked {
         const STEP: u64 = 1 << 20;
         let mut check = SegmentCheck::default();
         let bytes = self.segment.published(self.end);
+        let mut way = self.segment.in_order();
         let (mut from, mut told) = (HEADER_LEN as u64, 0);
         if (bytes.len() as u64) < self.end {
             let reason = format!("the file has {} of {} bytes", bytes.len(), self.end);
@@ -79,6 +80,7 @@ impl Checked {
                     Frame::Torn => "a record reaches past the end".clone_into(&mut fault),
                     Frame::End => {}
                 }
+                way.reach(offset);
                 if offset - told > STEP {
                     pause(offset - told)?;
                     told = offset;

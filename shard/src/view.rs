@@ -46,6 +46,18 @@ impl View {
         self.keydir.leaf(index, out);
     }
 
+    /// Has the kernel begin to read what is not in memory, unless it is too much to stay there until
+    /// it is needed.
+    pub fn will_need(&self) {
+        const BYTES_MAX: u64 = 1 << 30;
+        if self.segments.values().map(|segment| segment.readable()).sum::<u64>() > BYTES_MAX {
+            return;
+        }
+        for segment in self.segments.values() {
+            segment.map().will_need(0, segment.readable());
+        }
+    }
+
     /// Asks for the cache lines of a record.
     pub fn prefetch(&self, location: Location) {
         if let Some(segment) = self.segments.get(&location.slot()) {

@@ -254,6 +254,8 @@ impl ShardScan {
                 )),
             }
         };
+        // Whatever had to be read in order was read.
+        segment.expect_gets(sealed.len, sealed.records);
         Ok((SealedScan { entry: *entry, segment, source, file_len, is_dropped: false }, notes))
     }
 
@@ -378,6 +380,7 @@ impl ShardScan {
         {
             return Err(segment.corrupt(0, reason));
         }
+        segment.expect_gets(scan.end, scan.tally.finish().records);
         Ok(Some(OpenFound { segment, file, file_len, scan }))
     }
 

@@ -19,14 +19,10 @@ use super::MapMode;
 /// How a map is going to be read; see [`Map::advise`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// No particular order.
+    /// What is near is read with what is needed.
     Normal,
     /// Point reads: reading ahead would be wasted.
     Random,
-    /// Front to back, once.
-    Sequential,
-    /// All of it, soon.
-    WillNeed,
 }
 
 /// The bytes of a file in memory, shared with the file. Made by [`File::map`](super::File::map).
@@ -142,8 +138,6 @@ impl Map {
                 let advice = match advice {
                     Advice::Normal => memmap2::Advice::Normal,
                     Advice::Random => memmap2::Advice::Random,
-                    Advice::Sequential => memmap2::Advice::Sequential,
-                    Advice::WillNeed => memmap2::Advice::WillNeed,
                 };
                 // Advice that the kernel refuses is advice not taken.
                 let _ = raw.advise(advice);
@@ -162,7 +156,13 @@ impl Map {
         }
     }
 
-    /// The same for reading alone.
+    /// Has the kernel begin to read `offset .. offset + len`, whatever was advised for the whole.
+    pub fn will_need(&self, offset: u64, len: u64) {
+        #[cfg(target_os = "linux")]
+        self.advise_range(memmap2::Advice::WillNeed, offset, len);
+    }
+
+    /// As [`Map::populate_write`], for reading alone.
     pub fn populate_read(&self, offset: u64, len: u64) {
         #[cfg(target_os = "linux")]
         self.advise_range(memmap2::Advice::PopulateRead, offset, len);

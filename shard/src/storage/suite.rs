@@ -198,6 +198,8 @@ fn maps(s: &Subject) {
     assert_eq!(&out, b"far");
     assert_eq!(file.len().unwrap(), 12_010, "maps do not lengthen the file");
     writer.advise(super::Advice::Random);
+    writer.will_need(0, 12_010);
+    writer.will_need(100_000, 5);
     writer.populate_write(0, 12_010);
     writer.populate_write(100_000, 5);
     file.sync_data().unwrap();
