@@ -8,6 +8,8 @@ pub(crate) const USAGE: &str = "\
 usage: bench accept [OPTIONS]   loads, reads, reopens; each figure beside its target
        bench churn [OPTIONS]    overwrites, and watches space and stalls
        bench profile [OPTIONS]  one operation over and over, for a profiler
+       bench scale [OPTIONS]    costs by keys, threads and shards
+       bench cold [OPTIONS]     first makes a store; then, with less memory, reads and overwrites it
        bench compare [OPTIONS]  the store beside its peers (compare --help)
 
   --keys N      keys to load (accept: 2000000, churn: 1000000)
@@ -15,6 +17,7 @@ usage: bench accept [OPTIONS]   loads, reads, reopens; each figure beside its ta
   --reps N      repetitions of each measurement (accept: 5)
   --clock CLOCK accept: wall, or processor: the threads' own time, for a busy machine
   --only PART   accept: load, get, memory, reopen or durable alone;
+                scale: keys, threads or shards alone;
                 profile: get_into, get, absent, get_many, load, put, durable or recover
   --dir DIR     where the stores go (default: the temporary directory)
   --json FILE   where the figures go (default: bench-accept.json, bench-churn.json)
@@ -27,6 +30,8 @@ pub(crate) enum Command {
     Accept,
     Churn,
     Profile,
+    Scale,
+    Cold,
     /// A step that needs a process of its own; started by this program itself.
     Child(String),
 }
@@ -50,6 +55,8 @@ impl Args {
             Some("accept") => Command::Accept,
             Some("churn") => Command::Churn,
             Some("profile") => Command::Profile,
+            Some("scale") => Command::Scale,
+            Some("cold") => Command::Cold,
             Some("child") => Command::Child(args.next().ok_or("child: what?")?),
             Some(other) => return Err(format!("unknown command {other:?}")),
             None => return Err("no command".to_owned()),

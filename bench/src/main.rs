@@ -7,6 +7,7 @@ mod churn;
 mod compare;
 mod profile;
 mod report;
+mod scale;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
         Command::Accept => accept::run(&args).and_then(|report| report.finish(&args)),
         Command::Churn => churn::run(&args).and_then(|report| report.finish(&args)),
         Command::Profile => profile::run(&args).map(|()| true),
+        Command::Scale => scale::run(&args).map(|()| true),
+        Command::Cold => scale::cold(&args).map(|()| true),
         Command::Child(what) => child::run(what, &args).map(|()| true),
     };
     match outcome {
