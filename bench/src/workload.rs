@@ -50,14 +50,10 @@ impl Values {
         Self::of_len(VALUE_LEN)
     }
 
-    /// Values of `len` bytes, at most half of the pool that they are cut from.
-    ///
-    /// # Panics
-    /// If `len` is greater.
+    /// Values of `len` bytes.
     #[must_use]
     pub fn of_len(len: usize) -> Self {
-        assert!(len <= POOL_LEN / 2, "the pool is too small");
-        let words = 0..(POOL_LEN / 8) as u64;
+        let words = 0..(POOL_LEN.max(2 * len) / 8) as u64;
         Self { pool: words.flat_map(|word| mix(word ^ 0xABCD).to_le_bytes()).collect(), len }
     }
 
@@ -65,7 +61,7 @@ impl Values {
     #[inline]
     #[must_use]
     pub fn get(&self, i: u64, version: u64) -> &[u8] {
-        let start = mix(i ^ version << 40) as usize % (POOL_LEN - self.len);
+        let start = mix(i ^ version << 40) as usize % (self.pool.len() - self.len);
         &self.pool[start..start + self.len]
     }
 }
