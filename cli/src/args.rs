@@ -146,7 +146,7 @@ pub(crate) struct ScanArgs {
     #[arg(long)]
     pub(crate) keys_only: bool,
     /// Go on where an earlier scan stopped
-    #[arg(long, value_name = "CURSOR")]
+    #[arg(long, value_name = "CURSOR", value_parser = parse_cursor)]
     pub(crate) cursor: Option<caskade::ScanCursor>,
     /// How the prefix is written
     #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
@@ -157,6 +157,10 @@ pub(crate) struct ScanArgs {
     /// Print a JSON object a line; the last one has the cursor if there is more
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn parse_cursor(text: &str) -> Result<caskade::ScanCursor, &'static str> {
+    text.parse().map_err(|_| "it is the number that an earlier scan ended with")
 }
 
 #[derive(Debug, Args)]

@@ -80,7 +80,7 @@ impl Place {
 
     fn tidy(&self, keep: bool) {
         if !keep && let Err(error) = fs::remove_dir_all(&self.folder) {
-            eprintln!("caskade: cannot remove {}: {error}", self.folder.display());
+            note!("cannot remove {}: {error}", self.folder.display());
         }
     }
 }

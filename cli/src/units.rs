@@ -76,6 +76,9 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = digits.parse().map_err(|_| format!("'{digits}' is not a whole number"))?;
     let total = number.checked_mul(millis).ok_or("that is longer than time can be counted")?;
+    if total == 0 {
+        return Err("a time of more than nothing is needed".to_owned());
+    }
     Ok(Duration::from_millis(total))
 }
 
@@ -105,6 +108,7 @@ mod tests {
         for wrong in [
             "",
             "5",
+            "0s",
             "m",
             "-5s",
             "1.5h",
