@@ -108,7 +108,7 @@ fn advice(error: &Error) -> Option<&'static str> {
             "`caskade repair` lists what is lost, and saves the rest elsewhere."
         }
         Error::Damaged { .. } => {
-            "Without it the store cannot be read. Go back to a backup with `caskade restore`."
+            "It cannot be read so. Go back to a backup with `caskade restore`."
         }
         Error::MissingSegment { .. } => {
             "Go back to a backup with `caskade restore`, or see what `caskade repair` can save."

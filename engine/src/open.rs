@@ -211,7 +211,9 @@ fn refuse_foreign_directory(storage: &dyn Storage, path: &Path) -> Result<()> {
                     matches!(names::FileName::parse(&entry.name), names::FileName::Segment(_))
                 });
                 if has_segments {
-                    let reason = "the STORE file is missing, but there are segments".to_owned();
+                    let reason = "there are segments but no STORE file: it was lost, or a checkpoint \
+                                  was not finished";
+                    let reason = reason.to_owned();
                     return Err(Error::Damaged { path: path.to_owned(), reason });
                 }
             }
