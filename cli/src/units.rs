@@ -15,6 +15,12 @@ pub(crate) fn count(n: u64) -> String {
     out
 }
 
+/// `1 key`, `1,000 keys`.
+pub(crate) fn number_of(n: u64, what: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", count(n))
+}
+
 /// `1536` as `1.5 KiB`.
 pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -127,6 +133,8 @@ mod tests {
         assert_eq!(count(999), "999");
         assert_eq!(count(1_000), "1,000");
         assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(number_of(1, "key"), "1 key");
+        assert_eq!(number_of(1_000, "key"), "1,000 keys");
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.50 KiB");
         assert_eq!(bytes(300 << 20), "300 MiB");

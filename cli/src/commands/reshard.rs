@@ -72,8 +72,8 @@ fn answer(args: &ReshardArgs, keys: u64, shards_before: usize) -> Outcome {
         let answer = json!({ "keys": keys, "shards": args.shards, "shards_before": shards_before });
         writeln!(out, "{answer}")?;
     } else if shards_before != usize::from(args.shards) {
-        let keys = units::count(keys);
-        writeln!(out, "{keys} keys, {shards_before} shards became {}", args.shards)?;
+        let keys = units::number_of(keys, "key");
+        writeln!(out, "{keys}, {shards_before} shards became {}", args.shards)?;
     }
     Ok(())
 }

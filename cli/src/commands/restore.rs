@@ -52,9 +52,9 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     if args.json {
         writeln!(out, "{}", json!({ "keys": keys, "bytes": bytes }))?;
     } else {
-        let (keys, bytes) = (units::count(keys), units::bytes(bytes));
+        let (keys, bytes) = (units::number_of(keys, "key"), units::bytes(bytes));
         let checked = if args.no_verify { "" } else { ", every record checked" };
-        writeln!(out, "{keys} keys, {bytes} in {}{checked}", args.target.display())?;
+        writeln!(out, "{keys}, {bytes} in {}{checked}", args.target.display())?;
     }
     Ok(())
 }

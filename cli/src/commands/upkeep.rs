@@ -25,9 +25,9 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
         list(&mut out, &report.damage)?;
         writeln!(
             out,
-            "{} records in {} segments, {}: {}",
-            units::count(report.records),
-            units::count(report.segments),
+            "{} in {}, {}: {}",
+            units::number_of(report.records, "record"),
+            units::number_of(report.segments, "segment"),
             units::bytes(report.bytes),
             if report.is_clean() { "all are as they were written" } else { "see above" },
         )?;

@@ -232,7 +232,7 @@ fn a_bad_line_is_named_and_what_came_before_stays() {
     let dump = b"{\"key\":\"a\",\"value\":\"1\"}\nnonsense\n";
     let ran = caskade(&["import", store.to_str().unwrap()], dump);
     ran.fails(2, "line 2 of stdin: not a JSON object");
-    assert!(ran.stderr.contains("1 keys were stored, then:"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("1 key stored, then:"), "{}", ran.stderr);
     assert_eq!(home.run("get", &["a"]).ok(), "1");
     let none = home.path("none");
     caskade(&["import", "--create", none.to_str().unwrap()], b"hello").fails(2, "neither");
