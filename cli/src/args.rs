@@ -18,8 +18,9 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 fine, 1 the key is missing, 2 wrong usage, 3 damaged data, 4 the store is in use,
-5 the system refused a file operation, 130 interrupted. Data goes to stdout, notes to stderr.
+Exit codes: 0 fine, 1 the key is missing, 2 wrong usage or no store there, 3 damaged data,
+4 the store is in use, 5 the system refused a file operation, 130 interrupted.
+Data goes to stdout, notes to stderr.
 get, scan, count, stats, verify, export and repair (without --in-place) open the store read-only,
 also while another process writes.";
 
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     /// Merge everything: give back the space of old records
     Compact(CompactArgs),
     /// Copy a store with hard links; again into the same folder copies what is new
+    ///
+    /// While a program has the store open, only it can do that: with `Db::checkpoint`, which makes the
+    /// same copy. A copy has the damage that the store has: `restore` and `verify` find it.
     Backup(BackupArgs),
     /// Make a new store from a backup
     Restore(RestoreArgs),
@@ -146,7 +150,7 @@ pub(crate) struct ScanArgs {
     #[arg(long)]
     pub(crate) keys_only: bool,
     /// Go on where an earlier scan stopped
-    #[arg(long, value_name = "CURSOR")]
+    #[arg(long, value_name = "CURSOR", value_parser = parse_cursor)]
     pub(crate) cursor: Option<caskade::ScanCursor>,
     /// How the prefix is written
     #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
@@ -157,6 +161,10 @@ pub(crate) struct ScanArgs {
     /// Print a JSON object a line; the last one has the cursor if there is more
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn parse_cursor(text: &str) -> Result<caskade::ScanCursor, &'static str> {
+    text.parse().map_err(|_| "it is the number that an earlier scan ended with")
 }
 
 #[derive(Debug, Args)]

@@ -17,7 +17,7 @@ pub(crate) mod values;
 
 use std::path::Path;
 
-use caskade::{Builder, Db};
+use caskade::{Builder, Db, OpenReport};
 
 use crate::fault::Outcome;
 use crate::interrupt;
@@ -57,9 +57,10 @@ fn open_quietly(builder: Builder) -> Outcome<Db> {
 /// Notes on stderr what opening the store found amiss.
 fn tell_of_losses(db: &Db) {
     let report = db.open_report();
+    tell_of_files(report);
     for loss in report.losses() {
-        eprintln!(
-            "caskade: {} dropped from shard {}, segment {}, offset {}: {}",
+        note!(
+            "{} dropped from shard {}, segment {}, offset {}: {}",
             units::bytes(loss.bytes),
             loss.shard,
             loss.segment,
@@ -67,9 +68,13 @@ fn tell_of_losses(db: &Db) {
             loss.reason
         );
     }
+}
+
+/// Notes on stderr which files were damaged without a loss.
+fn tell_of_files(report: &OpenReport) {
     let shards = report.shards.iter();
     let files = shards.flat_map(|shard| shard.ignored.iter().chain(&shard.mended));
     for file in report.mended.iter().chain(files) {
-        eprintln!("caskade: served by other means: {file}");
+        note!("{file}; nothing is lost, and opening the store for writing mends it");
     }
 }

@@ -14,7 +14,7 @@ use caskade::{Db, Durability, WriteOptions};
 use crate::args::DemoArgs;
 use crate::fault::{Fault, Outcome};
 use crate::interrupt;
-use crate::term::Paint;
+use crate::term::{Paint, Progress};
 use crate::units;
 
 use crate::load::data;
@@ -80,7 +80,7 @@ impl Place {
 
     fn tidy(&self, keep: bool) {
         if !keep && let Err(error) = fs::remove_dir_all(&self.folder) {
-            eprintln!("caskade: cannot remove {}: {error}", self.folder.display());
+            note!("cannot remove {}: {error}", self.folder.display());
         }
     }
 }
@@ -409,7 +409,12 @@ impl<'a> Demo<'a> {
     fn compact(&mut self, db: &Db) -> Outcome {
         let before = db.stats().total.space_amp();
         let begun = Instant::now();
-        let compacted = db.compact()?;
+        let progress = Progress::of_bytes("compacting");
+        let compacted = db.compact_with(|now| {
+            progress.set(now.bytes_done, now.bytes_total);
+            !interrupt::is_asked()
+        })?;
+        drop(progress);
         let elapsed = begun.elapsed();
         let total = db.stats().total;
         self.report.space.before_compaction = before;

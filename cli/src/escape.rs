@@ -19,6 +19,14 @@ pub(crate) enum Form {
 }
 
 impl Form {
+    /// Refuses the form that JSON has no place for.
+    pub(crate) fn for_json(self) -> Outcome {
+        if self == Self::Raw {
+            return Err(Fault::Usage("JSON holds text only: use --out escaped or hex".to_owned()));
+        }
+        Ok(())
+    }
+
     /// Bytes for the output.
     pub(crate) fn show(self, bytes: &[u8]) -> Vec<u8> {
         match self {

@@ -1,8 +1,7 @@
 //! What ends a command early: the message, the advice and the exit code.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
-use std::process::ExitCode;
 
 use caskade::Error;
 
@@ -66,24 +65,22 @@ impl Fault {
     }
 
     /// Says what happened on stderr, and answers the exit code.
-    pub(crate) fn report(&self) -> ExitCode {
+    pub(crate) fn tell(&self) -> u8 {
         let message = match self {
-            Self::PipeClosed | Self::KeyMissing => return ExitCode::from(self.code()),
+            Self::PipeClosed | Self::KeyMissing => return self.code(),
             Self::Usage(message) | Self::Damaged(message) => message.clone(),
             Self::System { action, source } => format!("{action}: {source}"),
             Self::Stdout(source) => format!("write to stdout: {source}"),
             Self::Interrupted => "interrupted".to_owned(),
             Self::Store(error) => error.to_string(),
         };
-        let mut stderr = io::stderr().lock();
-        // Where even stderr is gone there is nobody left to tell.
-        let _ = writeln!(stderr, "caskade: {message}");
-        if let Self::Store(error) = self
-            && let Some(advice) = advice(error)
-        {
-            let _ = writeln!(stderr, "  {advice}");
+        match self {
+            Self::Store(error) if let Some(advice) = advice(error) => {
+                note!("{message}\n  {advice}");
+            }
+            _ => note!("{message}"),
         }
-        ExitCode::from(self.code())
+        self.code()
     }
 }
 
@@ -108,15 +105,20 @@ fn code_of(error: &Error) -> u8 {
 fn advice(error: &Error) -> Option<&'static str> {
     Some(match error {
         Error::Corrupt { .. } => {
-            "Other keys stay readable. `caskade repair` lists what is lost, and saves the rest elsewhere."
+            "`caskade repair` lists what is lost, and saves the rest elsewhere."
         }
-        Error::Damaged { .. } | Error::MissingSegment { .. } => {
+        Error::Damaged { .. } => {
+            "It cannot be read so. Go back to a backup with `caskade restore`."
+        }
+        Error::MissingSegment { .. } => {
             "Go back to a backup with `caskade restore`, or see what `caskade repair` can save."
         }
         Error::Locked { .. } => {
-            "Stop that process, or read only: get, scan, count, stats, verify and export need no lock."
+            "Stop that process, or only read: get, scan, count, stats, verify and export need no lock."
         }
-        Error::NotAStore { .. } => "Is the path right? `caskade put --create` makes a new store.",
+        Error::NotAStore { .. } => {
+            "Is the path right? `put --create` and `import --create` make a new store."
+        }
         Error::UnknownFormat { .. } => "A newer version of caskade wrote it; use that one.",
         Error::NoSpace { .. } => {
             "What was refused left nothing half-written. Make space, and try again."

@@ -4,6 +4,9 @@
 //! key is missing, 2 wrong usage, 3 damaged data, 4 the store is in use, 5 the system refused.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod term;
+
 mod args;
 mod commands;
 mod demo;
@@ -11,9 +14,9 @@ mod escape;
 mod fault;
 mod interrupt;
 mod load;
-mod term;
 mod units;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -28,7 +31,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => fault.report(),
+        Err(fault) => ExitCode::from(fault.tell()),
     }
 }
 
@@ -53,8 +56,10 @@ fn run(cli: Cli) -> Outcome {
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "caskade", &mut std::io::stdout());
-            Ok(())
+            // It panics where writing fails, which memory does not.
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "caskade", &mut text);
+            Ok(io::stdout().write_all(&text)?)
         }
         Command::DemoWriter(args) => demo::writer::run(&args),
     }

@@ -2,12 +2,22 @@
 //!
 //! Without a terminal, with `NO_COLOR`, or with `TERM=dumb`, no control character is written.
 
-use std::fmt::Display;
+use std::fmt::{Arguments, Display};
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::units;
+
+/// Tells something on stderr.
+macro_rules! note {
+    ($($text:tt)*) => { $crate::term::tell(format_args!($($text)*)) };
+}
+
+/// Where even stderr is gone there is nobody left to tell.
+pub(crate) fn tell(text: Arguments) {
+    let _ = writeln!(io::stderr(), "caskade: {text}");
+}
 
 /// Whether control characters may be written to a stream.
 fn may_control(is_terminal: bool) -> bool {

@@ -15,6 +15,12 @@ pub(crate) fn count(n: u64) -> String {
     out
 }
 
+/// `1 key`, `1,000 keys`.
+pub(crate) fn number_of(n: u64, what: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", count(n))
+}
+
 /// `1536` as `1.5 KiB`.
 pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -76,6 +82,9 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = digits.parse().map_err(|_| format!("'{digits}' is not a whole number"))?;
     let total = number.checked_mul(millis).ok_or("that is longer than time can be counted")?;
+    if total == 0 {
+        return Err("a time of more than nothing is needed".to_owned());
+    }
     Ok(Duration::from_millis(total))
 }
 
@@ -105,6 +114,7 @@ mod tests {
         for wrong in [
             "",
             "5",
+            "0s",
             "m",
             "-5s",
             "1.5h",
@@ -123,6 +133,8 @@ mod tests {
         assert_eq!(count(999), "999");
         assert_eq!(count(1_000), "1,000");
         assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(number_of(1, "key"), "1 key");
+        assert_eq!(number_of(1_000, "key"), "1,000 keys");
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.50 KiB");
         assert_eq!(bytes(300 << 20), "300 MiB");

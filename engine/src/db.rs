@@ -55,6 +55,10 @@ pub enum Expiry {
 
 impl Db {
     /// Opens the store in the directory `path`, or creates it there, with the default options.
+    ///
+    /// # Errors
+    ///
+    /// As [opening](crate#errors).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).open()
     }
@@ -95,23 +99,39 @@ impl Db {
     // Writing.
 
     /// Stores `value` under `key`, whatever was there.
+    ///
+    /// # Errors
+    ///
+    /// As [any write](crate#errors).
     #[inline]
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<Version> {
         self.put_with(key, value, WriteOptions::new())
     }
 
     /// As [`Db::put`], with options for this write.
+    ///
+    /// # Errors
+    ///
+    /// As [any write](crate#errors).
     #[inline]
     pub fn put_with(&self, key: &[u8], value: &[u8], options: WriteOptions) -> Result<Version> {
         self.store().timed(Operation::Put, Some(key), |store| store.put(key, value, options))
     }
 
     /// Removes `key`. Answers whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// As [any write](crate#errors).
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
         self.delete_with(key, WriteOptions::new())
     }
 
     /// As [`Db::delete`], with options for this write; a TTL has no meaning here.
+    ///
+    /// # Errors
+    ///
+    /// As [any write](crate#errors).
     pub fn delete_with(&self, key: &[u8], options: WriteOptions) -> Result<bool> {
         let durability = options.durability;
         self.store().timed(Operation::Delete, Some(key), |store| store.delete(key, durability))
@@ -121,22 +141,38 @@ impl Db {
     /// the changes one after the other; snapshots ([`Db::iter`]) see all or none.
     ///
     /// Answers a version to wait for with [`Db::wait_durable`], or None if the batch is empty.
+    ///
+    /// # Errors
+    ///
+    /// As [any write](crate#errors).
     pub fn write(&self, batch: &Batch) -> Result<Option<Version>> {
         self.write_with(batch, WriteOptions::new())
     }
 
     /// As [`Db::write`], with options for this batch; a TTL belongs to the batch's own puts.
+    ///
+    /// # Errors
+    ///
+    /// As [any write](crate#errors).
     pub fn write_with(&self, batch: &Batch, options: WriteOptions) -> Result<Option<Version>> {
         let durability = options.durability;
         self.store().timed(Operation::Batch, None, |store| store.write(batch, durability))
     }
 
     /// Stores `value` if there is no value. Answers the version, or None if there was one.
+    ///
+    /// # Errors
+    ///
+    /// As [any write](crate#errors).
     pub fn put_if_absent(&self, key: &[u8], value: &[u8]) -> Result<Option<Version>> {
         self.put_if_absent_with(key, value, WriteOptions::new())
     }
 
     /// As [`Db::put_if_absent`], with options for this write.
+    ///
+    /// # Errors
+    ///
+    /// As [any write](crate#errors).
     pub fn put_if_absent_with(
         &self,
         key: &[u8],
@@ -164,6 +200,10 @@ impl Db {
     /// # db.close()
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As any read and [any write](crate#errors).
     pub fn compare_and_swap(
         &self,
         key: &[u8],
@@ -191,6 +231,10 @@ impl Db {
 
     /// Stores `value` if the key's value still is the one of version `expected`. Answers the new
     /// version, or None if it is not.
+    ///
+    /// # Errors
+    ///
+    /// As [any write](crate#errors).
     pub fn put_if_version(
         &self,
         key: &[u8],
@@ -224,6 +268,10 @@ impl Db {
     /// # db.close()
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As any read and [any write](crate#errors).
     pub fn update(
         &self,
         key: &[u8],
@@ -253,6 +301,11 @@ impl Db {
 
     /// Adds to a counter, an eight byte little-endian integer, and answers the sum. A missing key
     /// counts as 0; the sum wraps around. A TTL of the counter is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotACounter`] if the value has not eight bytes; else as any read and
+    /// [any write](crate#errors).
     pub fn fetch_add(&self, key: &[u8], delta: i64) -> Result<i64> {
         self.store().timed(Operation::Update, Some(key), |store| store.fetch_add(key, delta))
     }
@@ -260,16 +313,28 @@ impl Db {
     // Expiry.
 
     /// Lets `key` expire after `ttl` from now. Answers whether it is there.
+    ///
+    /// # Errors
+    ///
+    /// As any read and [any write](crate#errors).
     pub fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
         self.store().timed(Operation::Update, Some(key), |store| store.set_expiry(key, Some(ttl)))
     }
 
     /// Lets `key` never expire. Answers whether it is there.
+    ///
+    /// # Errors
+    ///
+    /// As any read and [any write](crate#errors).
     pub fn persist(&self, key: &[u8]) -> Result<bool> {
         self.store().timed(Operation::Update, Some(key), |store| store.set_expiry(key, None))
     }
 
     /// When `key` expires, or None if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// As [any read](crate#errors).
     pub fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
         self.store().ttl(key)
     }
@@ -277,6 +342,10 @@ impl Db {
     // Reading.
 
     /// The value of `key`.
+    ///
+    /// # Errors
+    ///
+    /// As [any read](crate#errors).
     #[inline]
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.store().get(key)
@@ -284,6 +353,10 @@ impl Db {
 
     /// Copies the value of `key` into `out`, in place of what `out` held. Answers whether it is
     /// there; `out` is empty if it is not.
+    ///
+    /// # Errors
+    ///
+    /// As [any read](crate#errors).
     #[inline]
     pub fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
         self.store().get_into(key, out)
@@ -291,6 +364,10 @@ impl Db {
 
     /// The values of many keys, in their order. Cache misses of different keys overlap, which makes
     /// this several times faster than single gets.
+    ///
+    /// # Errors
+    ///
+    /// As [any read](crate#errors): one damaged record fails the call.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
         let mut values = vec![None; keys.len()];
         self.store().get_many(keys, |index, found| {
@@ -304,6 +381,10 @@ impl Db {
     }
 
     /// As [`Db::get_many`], without copies: calls `visit` with the index of each key and its value.
+    ///
+    /// # Errors
+    ///
+    /// As [any read](crate#errors): a damaged record ends the call; keys before it were visited.
     pub fn get_many_with<K: AsRef<[u8]>>(
         &self,
         keys: &[K],
@@ -321,11 +402,19 @@ impl Db {
     }
 
     /// Whether `key` has a value.
+    ///
+    /// # Errors
+    ///
+    /// As [any read](crate#errors).
     pub fn contains_key(&self, key: &[u8]) -> Result<bool> {
         Ok(self.value_len(key)?.is_some())
     }
 
     /// The length of the value of `key`, without a copy of it.
+    ///
+    /// # Errors
+    ///
+    /// As [any read](crate#errors).
     pub fn value_len(&self, key: &[u8]) -> Result<Option<usize>> {
         self.store().value_len(key)
     }
@@ -344,12 +433,20 @@ impl Db {
 
     /// All keys and values as of now, in no order. Writes, deletes and merges go on meanwhile and
     /// are not seen. Costs memory only for what changes while it lives.
+    ///
+    /// # Errors
+    ///
+    /// As [any call](crate#errors); the iterator itself answers errors record by record.
     #[expect(clippy::iter_not_returning_iterator, reason = "taking a snapshot can fail")]
     pub fn iter(&self) -> Result<Iter> {
         Iter::new(self.store())
     }
 
     /// All keys as of now, in no order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Db::iter`].
     pub fn keys(&self) -> Result<Keys> {
         Ok(Keys::new(self.iter()?))
     }
@@ -374,6 +471,10 @@ impl Db {
     /// # db.close()
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [any read](crate#errors).
     pub fn scan(&self, cursor: ScanCursor, count: usize) -> Result<ScanPage> {
         let page = |store: &Store| crate::iter::scan(store, cursor, count);
         self.store().timed(Operation::Scan, None, page)
@@ -382,6 +483,11 @@ impl Db {
     // Durability.
 
     /// Makes everything that was acknowledged so far durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Indeterminate`] or [`Error::Poisoned`] if the disk failed; else as
+    /// [any write](crate#errors).
     pub fn sync(&self) -> Result<()> {
         self.store().timed(Operation::Sync, None, |store| {
             store.check_writable()?;
@@ -390,6 +496,10 @@ impl Db {
     }
 
     /// Waits until the write of `version` is durable, and everything before it in its shard.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] if no write of this store has this version; else as [`Db::sync`].
     pub fn wait_durable(&self, version: Version) -> Result<()> {
         let store = self.store();
         store.check_writable()?;
@@ -410,12 +520,21 @@ impl Db {
     /// store of its own. Sealed segments are hard-linked, so that this is quick and costs little
     /// space; `target` must lie on the same file system. If `target` holds an earlier checkpoint of
     /// this store, what did not change is kept. Reads and writes go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAStore`] if `target` holds other files or another store, [`Error::Io`] if it lies on
+    /// another file system or its parent does not exist; else as [any write](crate#errors).
     pub fn checkpoint(&self, target: impl AsRef<Path>) -> Result<CheckpointReport> {
         self.checkpoint_with(target, |_| true)
     }
 
     /// As [`Db::checkpoint`], and calls `progress` for each shard. Answering `false` stops with
     /// [`Error::Stopped`]; what is in `target` then is no store, until a checkpoint is finished there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Db::checkpoint`], and [`Error::Stopped`].
     pub fn checkpoint_with(
         &self,
         target: impl AsRef<Path>,
@@ -425,12 +544,21 @@ impl Db {
     }
 
     /// Merges everything, now. Reads and writes go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if a record is damaged: its segment is kept; else as
+    /// [any write](crate#errors).
     pub fn compact(&self) -> Result<CompactReport> {
         self.compact_with(|_| true)
     }
 
     /// As [`Db::compact`], and calls `progress` now and then. Answering `false` stops with
     /// [`Error::Stopped`]: shards that are done stay merged, the others stay as they were.
+    ///
+    /// # Errors
+    ///
+    /// As [`Db::compact`], and [`Error::Stopped`].
     pub fn compact_with(
         &self,
         progress: impl FnMut(CompactProgress) -> bool,
@@ -455,6 +583,10 @@ impl Db {
     /// Reads every record and checks it. Reads and writes go on.
     ///
     /// `progress` is called now and then; answering `false` stops with [`Error::Stopped`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`], and as [any call](crate#errors). Damage is no error: the report lists it.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress) -> bool) -> Result<VerifyReport> {
         verify::verify(self.store(), progress)
     }
@@ -485,6 +617,10 @@ impl Db {
     }
 
     /// A new view of a store that is open read-only, as of now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] if the store is open for writing; else as [opening](crate#errors).
     pub fn refresh(&self) -> Result<Self> {
         let options = self.store().options.clone();
         if !options.read_only {
@@ -504,6 +640,10 @@ impl Db {
     /// handles. Closing twice is fine.
     ///
     /// Dropping the last handle does the same, except that nobody hears of errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`Db::sync`]. The store is closed all the same.
     pub fn close(&self) -> Result<()> {
         self.handle.close()
     }

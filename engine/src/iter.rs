@@ -72,6 +72,10 @@ impl Iter {
     }
 
     /// Calls `visit` with every key and value, without copying them, until it answers `false`.
+    ///
+    /// # Errors
+    ///
+    /// As [any read](crate#errors): a damaged record ends it.
     pub fn visit(mut self, mut visit: impl FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         while let Some(location) = self.next_location() {
             let (_, view) = self.views.last().expect("a location comes from a view");

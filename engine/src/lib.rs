@@ -25,6 +25,32 @@
 //! - Nothing is ordered: there are no range scans. [`Db::iter`] is a consistent snapshot,
 //!   [`Db::scan`] can be resumed.
 //!
+//! # Errors
+//!
+//! There is one type, [`Error`]; it says what happened, where, and with which numbers.
+//!
+//! - **Opening**: [`Error::Locked`] if another process has the store, [`Error::NotAStore`] if the
+//!   directory is none, [`Error::Corrupt`], [`Error::Damaged`] or [`Error::MissingSegment`] if data
+//!   that had been durable is damaged ([`RecoveryMode::Salvage`] opens what is left),
+//!   [`Error::InvalidOption`] and [`Error::ShardCount`] for options that do not fit, and
+//!   [`Error::NeedsRecovery`] if a store opened read-only must be opened for writing first.
+//! - **Any read**: [`Error::Corrupt`] if the record is damaged; other keys stay readable.
+//!   [`Error::Compression`] if this build lacks the feature that the value needs.
+//! - **Any write**: [`Error::KeyTooLarge`] and its like for what is too large; [`Error::NoSpace`] if the
+//!   disk is full: nothing of the write is kept, and writes go on once there is space.
+//!   [`Error::Poisoned`] after a failure that left the disk's state unknown: reads go on, writes need
+//!   the store to be opened again. [`Error::Indeterminate`] if it is the durability of this very
+//!   write that is unknown. [`Error::ReadOnly`] if the store was opened so.
+//! - **Any call**: [`Error::Closed`] once the store is closed, and [`Error::Io`] if the system refuses a
+//!   file operation.
+//!
+//! # Threads
+//!
+//! [`Db`] is a handle: clones share one store, from any number of threads. One process has a store
+//! open for writing; others may open it with [`Builder::read_only`] meanwhile. The core is no async
+//! code: on an async runtime, call `get` in place and writes through `spawn_blocking` (see the example
+//! `service`).
+//!
 //! # Features
 //!
 //! All off by default: `bytes` (`Value` into `Bytes`), `serde` (statistics), `tracing` (spans),
@@ -35,6 +61,7 @@
 //! [`Db::stats`] has what to graph. [`Builder::on_slow_operation`] tells of callers that had to wait,
 //! [`Builder::on_background_error`] of trouble that no caller hears of.
 #![forbid(unsafe_code)]
+#![warn(clippy::missing_errors_doc)]
 
 mod batch;
 mod buffer;

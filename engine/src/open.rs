@@ -42,8 +42,7 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
     let (meta, is_whole) = match read_meta(&*storage, &options.path)? {
         Some(found) => found,
         None if options.read_only || !options.create => {
-            let reason = "the STORE file is missing";
-            return Err(Error::NotAStore { path: options.path.clone(), reason });
+            return Err(no_store(&*storage, &options.path));
         }
         None => (create(&options, &events)?, true),
     };
@@ -73,7 +72,14 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
 fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
     let (storage, path) = (&*options.storage, &options.path);
     match storage.list_dir(path) {
-        Ok(_) => {}
+        // Without leaving a lock file in a directory that is none of ours.
+        Ok(entries) => {
+            let mut names = entries.iter().map(|entry| StoreName::parse(&entry.name));
+            let is_store = names.clone().any(|name| name == StoreName::Store);
+            if !is_store && names.any(|name| name == StoreName::Unknown) {
+                return Err(no_store(storage, path));
+            }
+        }
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
             if options.read_only || !options.create {
                 let reason = "there is no such directory";
@@ -96,9 +102,7 @@ fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
         return Ok(None);
     }
     if !options.create && read_meta(storage, path)?.is_none() {
-        // Without leaving a lock file in a directory that is none of ours.
-        let reason = "the STORE file is missing";
-        return Err(Error::NotAStore { path: path.clone(), reason });
+        return Err(no_store(storage, path));
     }
     let file = path.join(names::LOCK);
     let lock = storage.lock(&file).map_err(|fault| match fault {
@@ -189,6 +193,14 @@ fn create(options: &Builder, events: &Sender<Event>) -> Result<StoreMeta> {
     Ok(meta)
 }
 
+/// Why a directory without `STORE` is not opened.
+fn no_store(storage: &dyn Storage, path: &Path) -> Error {
+    refuse_foreign_directory(storage, path).err().unwrap_or_else(|| Error::NotAStore {
+        path: path.to_owned(),
+        reason: "the STORE file is missing",
+    })
+}
+
 /// A directory with things that are not ours is no place for a new store, and one with segments but
 /// without `STORE` is a damaged store, not an empty one.
 fn refuse_foreign_directory(storage: &dyn Storage, path: &Path) -> Result<()> {
@@ -201,7 +213,9 @@ fn refuse_foreign_directory(storage: &dyn Storage, path: &Path) -> Result<()> {
                     matches!(names::FileName::parse(&entry.name), names::FileName::Segment(_))
                 });
                 if has_segments {
-                    let reason = "the STORE file is missing, but there are segments".to_owned();
+                    let reason = "there are segments but no STORE file: it was lost, or a checkpoint \
+                                  was not finished";
+                    let reason = reason.to_owned();
                     return Err(Error::Damaged { path: path.to_owned(), reason });
                 }
             }

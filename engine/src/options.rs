@@ -224,7 +224,7 @@ impl Builder {
         self
     }
 
-    /// Capacity of the largest ordinary segment file, 4 KiB to 8 GiB (64 MiB if not said). A value
+    /// Capacity of the largest ordinary segment file, 256 bytes to 8 GiB (64 MiB if not said). A value
     /// that is larger gets a segment of its own.
     pub fn segment_bytes_max(mut self, bytes: u64) -> Self {
         self.config.segment_bytes_max = bytes;
@@ -232,8 +232,9 @@ impl Builder {
         self
     }
 
-    /// Bound on the size of the files over the size of the live records, above 1.05 (1.5 if not
-    /// said). Merging keeps it by itself; a lower bound costs more copying.
+    /// Bound on the size of the segment files over the size of the live records, above 1.05 (1.5 if
+    /// not said). Merging keeps it in steady state by itself, and may lag behind while much is
+    /// overwritten; a lower bound costs more copying.
     pub fn max_space_amp(mut self, bound: f64) -> Self {
         self.config.max_space_amp = bound;
         self
@@ -330,6 +331,10 @@ impl Builder {
     }
 
     /// Opens the store.
+    ///
+    /// # Errors
+    ///
+    /// As [opening](crate#errors); [`Error::Stopped`] if the progress callback said so.
     pub fn open(self) -> Result<Db> {
         self.check()?;
         Db::open_with(self)

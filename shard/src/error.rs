@@ -29,7 +29,8 @@ pub enum Error {
         /// The file that could not grow.
         path: PathBuf,
     },
-    /// Stored bytes do not match their checksum. Other keys stay readable.
+    /// Stored bytes do not match their checksum. From a read, other keys stay readable; from an open,
+    /// the damage reaches further than one record.
     #[error("corrupt data in shard {shard}, segment {segment}, offset {offset}: {reason}")]
     Corrupt {
         /// The shard.
@@ -67,7 +68,7 @@ pub enum Error {
         /// The process that holds it, as far as the lock file tells.
         pid: Option<u32>,
     },
-    /// There is no store in this directory.
+    /// There is no store in this directory, or it is no place for one.
     #[error("no store at {}: {reason}", path.display())]
     NotAStore {
         /// The directory.

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use caskade::{Db, Error, WriteOptions};
-use caskade_codec::names::{self, StoreName};
+use caskade_codec::names::{self, FileName, StoreName};
 use caskade_shard::storage::{LockFault, LockGuard, RealStorage, Storage};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -105,6 +105,54 @@ pub(super) fn refuse_existing(path: &Path) -> Outcome {
     Ok(())
 }
 
+/// Refuses a new folder that would lie in a store, where it would be taken for part of it.
+pub(super) fn refuse_inside(store: &Path, target: &Path) -> Outcome {
+    let parent = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // What does not exist is somebody else's message.
+    let (Ok(store_path), Ok(parent)) = (store.canonicalize(), parent.canonicalize()) else {
+        return Ok(());
+    };
+    if parent.starts_with(store_path) {
+        return Err(Fault::Usage(format!(
+            "{} lies inside {}; name a folder beside it",
+            target.display(),
+            store.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a store whose folder holds files of others, which would be removed with it.
+pub(super) fn refuse_foreign_files(store: &Path) -> Outcome {
+    for path in list(store)? {
+        let foreign = match StoreName::parse(path.file_name().unwrap_or_default()) {
+            StoreName::Unknown => Some(path),
+            StoreName::Shard(_) => list(&path)?.into_iter().find(|file| {
+                FileName::parse(file.file_name().unwrap_or_default()) == FileName::Unknown
+            }),
+            _ => None,
+        };
+        if let Some(foreign) = foreign {
+            return Err(Fault::Usage(format!(
+                "{} is no file of the store, and would be removed with the old store; move it away, \
+                 or keep the old store with --keep-old",
+                foreign.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The entries of a folder, by their paths.
+pub(super) fn list(dir: &Path) -> Outcome<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let entries = entries.map_err(|source| Fault::system("list", dir, source))?;
+    Ok(entries.into_iter().map(|entry| entry.path()).collect())
+}
+
 /// Keeps writers away from a store while it is held.
 pub(super) fn lock(store: &Path) -> Outcome<Box<dyn LockGuard>> {
     let file = store.join(names::LOCK);
@@ -116,14 +164,11 @@ pub(super) fn lock(store: &Path) -> Outcome<Box<dyn LockGuard>> {
 
 /// Removes what an earlier run left, if it is nothing but files of a store.
 pub(super) fn remove_leftover(path: &Path) -> Outcome {
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(Fault::system("list", path, source)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(|source| Fault::system("list", path, source))?;
-        if StoreName::parse(&entry.file_name()) == StoreName::Unknown {
+    if path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    for entry in list(path)? {
+        if StoreName::parse(entry.file_name().unwrap_or_default()) == StoreName::Unknown {
             return Err(Fault::Usage(format!(
                 "{} is in the way and holds other files; move it away",
                 path.display()
@@ -131,7 +176,7 @@ pub(super) fn remove_leftover(path: &Path) -> Outcome {
         }
     }
     let held = lock(path)?;
-    eprintln!("caskade: removing {}, left by an interrupted run", path.display());
+    note!("removing {}, left by an interrupted run", path.display());
     fs::remove_dir_all(path).map_err(|source| Fault::system("remove", path, source))?;
     drop(held);
     Ok(())

@@ -199,7 +199,11 @@ impl<R: BufRead> Reader<R> {
             }
             let parsed = serde_json::from_slice::<Map<String, Value>>(&self.line);
             let object =
-                parsed.map_err(|error| self.wrong(&format!("not a JSON object: {error}")))?;
+                // Each line is parsed on its own, so that its number there is always 1.
+                parsed.map_err(|error| {
+                    let what = error.to_string().replace(" at line 1 column ", " at column ");
+                    self.wrong(&format!("not a JSON object: {what}"))
+                })?;
             // The last line of a scan that has more to come.
             if object.contains_key("next_cursor") {
                 continue;

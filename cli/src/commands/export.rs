@@ -80,12 +80,10 @@ fn write_all(args: &ExportArgs, db: &Db, prefix: &[u8], out: impl Write) -> Outc
     out.flush()?;
     drop(progress);
     if expiring > 0 {
-        eprintln!("caskade: the format has no expiry; {expiring} keys lose theirs");
+        note!("the format has no expiry; {expiring} keys lose theirs");
     }
     if refused > 0 {
-        eprintln!(
-            "caskade: {refused} keys are empty or longer than {LMDB_KEY_MAX} bytes; LMDB refuses them"
-        );
+        note!("{refused} keys are empty or longer than {LMDB_KEY_MAX} bytes; LMDB refuses them");
     }
     Ok(())
 }

@@ -32,9 +32,9 @@ pub(crate) fn import(args: &ImportArgs) -> Outcome {
         (Box::new(file), meta.map_or(0, |meta| meta.len()))
     } else {
         if io::stdin().is_terminal() {
-            eprintln!("caskade: reading a dump from the terminal; Ctrl-D ends it");
+            note!("reading a dump from the terminal; Ctrl-D ends it");
         }
-        (Box::new(io::stdin()), 0)
+        (Box::new(interrupt::Stdin), 0)
     };
     // Before the store is made: what is no dump makes none.
     let name = args.file.as_ref().map_or("stdin".to_owned(), |path| path.display().to_string());
@@ -49,7 +49,7 @@ pub(crate) fn import(args: &ImportArgs) -> Outcome {
     // Also after a failure: what is stored is made durable, and counted.
     let closed = db.close();
     if outcome.is_err() && counts.stored > 0 {
-        eprintln!("caskade: {} keys were stored, then:", units::count(counts.stored));
+        note!("{} stored, then:", units::number_of(counts.stored, "key"));
     }
     outcome?;
     closed?;
@@ -59,9 +59,9 @@ pub(crate) fn import(args: &ImportArgs) -> Outcome {
     } else {
         let left = match counts.left {
             0 => String::new(),
-            n => format!(", {} were there and were left as they were", units::count(n)),
+            n => format!("; of {} the value was left as it was", units::number_of(n, "key")),
         };
-        writeln!(out, "{} keys stored{left}", units::count(counts.stored))?;
+        writeln!(out, "{} stored{left}", units::number_of(counts.stored, "key"))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `inspect`: what one file of a store holds, whatever the rest of the store is like.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use caskade_codec::hint::{self, Class, Hint};
 use caskade_codec::journal::{self, Groups};
 use caskade_codec::manifest::{self, Manifest, State};
 use caskade_codec::meta::{self, StoreMeta};
+use caskade_codec::names::{FileName, StoreName};
 use caskade_codec::record::{BatchPart, Flags, Frame, Kind, Marker, Record};
 use caskade_codec::segment::{self, Scanner, resync};
 use caskade_codec::snapshot::{self, Snapshot};
@@ -31,6 +32,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> Outcome {
             args.file.display()
         )));
     }
+    let file = File::open(&args.file).map_err(|fault| Fault::system("open", &args.file, fault))?;
+    // A device may have no end.
+    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Err(Fault::Usage(format!("{} is no file of a store", args.file.display())));
+    }
     let bytes = fs::read(&args.file).map_err(|source| Fault::system("read", &args.file, source))?;
     let mut page = Page { out: BufWriter::new(io::stdout().lock()), args };
     let is = |magic: [u8; 8]| bytes.starts_with(&magic);
@@ -51,11 +57,29 @@ pub(crate) fn inspect(args: &InspectArgs) -> Outcome {
             Err(fault) if is(manifest::MAGIC) || is(meta::MAGIC) => {
                 Err(unreadable(&args.file, fault))
             }
-            Err(_) => Err(Fault::Usage(format!("{} is no file of a store", args.file.display()))),
+            Err(_) => Err(nothing_known(&args.file)),
         }
     };
     page.out.flush()?;
     result
+}
+
+/// The first bytes say nothing; the name may.
+fn nothing_known(file: &Path) -> Fault {
+    let name = file.file_name().unwrap_or_default();
+    let (store, shard) = (StoreName::parse(name), FileName::parse(name));
+    match (store, shard) {
+        (StoreName::Lock | StoreName::Reserve, _) => {
+            Fault::Usage(format!("{} holds no data: nothing to show", file.display()))
+        }
+        (StoreName::Unknown, FileName::Unknown) => {
+            Fault::Usage(format!("{} is no file of a store", file.display()))
+        }
+        _ => Fault::Damaged(format!(
+            "{}: damaged: it does not begin as a file of its name does",
+            file.display()
+        )),
+    }
 }
 
 fn unreadable(file: &Path, fault: Unreadable) -> Fault {
@@ -112,6 +136,9 @@ impl<W: Write> Page<'_, W> {
         if !from.is_multiple_of(8) || from < segment::HEADER_LEN as u64 {
             return Err(Fault::Usage("records begin at multiples of 8, from 64 on".to_owned()));
         }
+        if from > bytes.len() as u64 {
+            return Err(Fault::Usage(format!("the segment ends at {}", bytes.len())));
+        }
         self.records(bytes, header.salt, from)
     }
 
@@ -121,7 +148,7 @@ impl<W: Write> Page<'_, W> {
         let mut left = self.args.limit;
         while let Some((offset, frame)) = scanner.next() {
             if left == 0 {
-                eprintln!("caskade: there is more; go on with --offset {offset}");
+                note!("there is more; go on with --offset {offset}");
                 break;
             }
             left -= 1;
@@ -231,7 +258,7 @@ impl<W: Write> Page<'_, W> {
                 continue;
             }
             if left == 0 {
-                eprintln!("caskade: there is more; go on with --offset {}", entry.offset);
+                note!("there is more; go on with --offset {}", entry.offset);
                 break;
             }
             left -= 1;

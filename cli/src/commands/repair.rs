@@ -9,8 +9,8 @@ use caskade_codec::names;
 use serde_json::{Value, json};
 
 use super::beside::{self, Draft};
-use super::upkeep::{check_every_record, list};
-use super::{open_quietly, restore};
+use super::upkeep::{check_every_record, list, places_are};
+use super::{open_quietly, restore, tell_of_files};
 use crate::args::RepairArgs;
 use crate::fault::{Fault, Outcome};
 use crate::units;
@@ -21,10 +21,14 @@ pub(crate) fn repair(args: &RepairArgs) -> Outcome {
         return in_place(args);
     }
     let Some(into) = &args.into else { return look(args) };
-    let draft = Draft::new(into.clone())?;
-    let found = salvage(&args.store, &draft)?;
-    // The folder has its own name already.
-    draft.keep()?;
+    beside::refuse_existing(into)?;
+    beside::refuse_inside(&args.store, into)?;
+    // Half a store could be taken for a whole one: it gets its name at the end.
+    let draft = beside::sibling(into, ".saving");
+    beside::remove_leftover(&draft)?;
+    let draft = Draft::new(draft)?;
+    let found = salvage(&args.store, &draft, false)?;
+    draft.rename(into)?;
     found.print(args, &format!("saved in {}", into.display()))
 }
 
@@ -46,6 +50,7 @@ fn look(args: &RepairArgs) -> Outcome {
         )),
         fault => fault,
     })?;
+    tell_of_files(db.open_report());
     let report = check_every_record(&db)?;
     // A damaged record counts as a key until somebody reads it.
     let mut keys = 0;
@@ -60,6 +65,7 @@ fn look(args: &RepairArgs) -> Outcome {
 fn in_place(args: &RepairArgs) -> Outcome {
     match open_quietly(Db::builder(&args.store).create(false)) {
         Ok(db) => {
+            tell_of_files(db.open_report());
             let report = check_every_record(&db)?;
             let losses = db.open_report().losses().cloned().collect();
             let keys = db.len();
@@ -77,17 +83,23 @@ fn in_place(args: &RepairArgs) -> Outcome {
     let damaged = beside::sibling(&store, ".damaged");
     beside::refuse_existing(&damaged)?;
     let _held = beside::lock(&store)?;
-    let draft = Draft::new(beside::sibling(&store, ".repairing"))?;
-    let found = salvage(&store, &draft)?;
-    let old = draft.exchange(&store)?;
-    Draft::existing(old).rename(&damaged)?;
+    let draft = beside::sibling(&store, ".repairing");
+    beside::remove_leftover(&draft)?;
+    let draft = Draft::new(draft)?;
+    let found = salvage(&store, &draft, true)?;
+    // Under the name that the original gets: so what is called a draft never is the original.
+    draft.rename(&damaged)?;
+    Draft::existing(damaged.clone()).exchange(&store)?;
     found.print(args, &format!("saved; the damaged store is {} now", damaged.display()))
 }
 
-/// Writes everything that can be read into a new store.
-fn salvage(store: &Path, draft: &Draft) -> Outcome<Found> {
-    let copy = Draft::new(beside::sibling(&draft.path, ".files"))?;
-    let from = open_what_is_there(store, &copy.path)?;
+/// Writes everything that can be read into a new store. `is_held` says whether this process has the
+/// store's lock.
+fn salvage(store: &Path, draft: &Draft, is_held: bool) -> Outcome<Found> {
+    let copy = beside::sibling(&draft.path, ".files");
+    beside::remove_leftover(&copy)?;
+    let copy = Draft::new(copy)?;
+    let from = open_what_is_there(store, &copy.path, is_held)?;
     let shards = from.stats().shards.len() as u16;
     let to = Db::builder(&draft.path).shards(shards).open()?;
     let keys = beside::copy_records(&from, &to, "saving: keys", |error| match error {
@@ -102,8 +114,14 @@ fn salvage(store: &Path, draft: &Draft) -> Outcome<Found> {
 }
 
 /// Opens a damaged store to read it; where that needs writing, a copy of its files.
-fn open_what_is_there(store: &Path, copy: &Path) -> Outcome<Db> {
-    let make_copy = || if copy.exists() { Ok(0) } else { restore::copy_files(store, copy) };
+fn open_what_is_there(store: &Path, copy: &Path, is_held: bool) -> Outcome<Db> {
+    let make_copy = || {
+        if copy.exists() {
+            return Ok(0);
+        }
+        let _held = if is_held { None } else { restore::keep_writers_away(store)? };
+        restore::copy_files(store, copy)
+    };
     loop {
         let source = if copy.exists() { copy } else { store };
         match open_to_salvage(source) {
@@ -111,6 +129,7 @@ fn open_what_is_there(store: &Path, copy: &Path) -> Outcome<Db> {
             Err(Fault::Store(Error::MissingSegment { shard, segment, .. })) => {
                 make_copy()?;
                 let path = copy.join(names::shard(shard)).join(names::segment(segment));
+                note!("segment {segment} of shard {shard} is missing; the records in it are lost");
                 File::create_new(&path).map_err(|fault| Fault::system("create", &path, fault))?;
             }
             // The journal holds more than the segments.
@@ -165,15 +184,15 @@ impl Found {
         if places == 0 {
             return Ok(());
         }
-        let noun = if places == 1 { "place is" } else { "places are" };
         let hint = if args.into.is_none() && !args.in_place {
             "; --into saves the rest in a new store, --in-place in this one"
         } else {
             ""
         };
         Err(Fault::Damaged(format!(
-            "{places} {noun} damaged: the records there are lost, and older values of their keys may \
-             stand in for them{hint}"
+            "{} damaged: the records there are lost, and older values of their keys may \
+             stand in for them{hint}",
+            places_are(places)
         )))
     }
 

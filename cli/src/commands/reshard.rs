@@ -20,6 +20,9 @@ pub(crate) fn reshard(args: &ReshardArgs) -> Outcome {
     let held = beside::lock(&store)?;
     if let Some(old) = &args.keep_old {
         beside::refuse_existing(old)?;
+        beside::refuse_inside(&store, old)?;
+    } else {
+        beside::refuse_foreign_files(&store)?;
     }
     let from = open_to_read(&store)?;
     let shards = from.stats().shards.len();
@@ -27,8 +30,8 @@ pub(crate) fn reshard(args: &ReshardArgs) -> Outcome {
     // The store opened, so that it is whole, and what a killed run left is not needed.
     beside::remove_leftover(&draft)?;
     if shards == usize::from(args.shards) {
-        eprintln!("caskade: {} has {shards} shards already", args.store.display());
-        return Ok(());
+        note!("{} has {shards} shards already", args.store.display());
+        return answer(args, from.len(), shards);
     }
     let draft = Draft::new(draft)?;
     let to = Db::builder(&draft.path).shards(args.shards).open()?;
@@ -60,15 +63,17 @@ pub(crate) fn reshard(args: &ReshardArgs) -> Outcome {
         }
     }
     drop(held);
+    answer(args, copied, shards)
+}
+
+fn answer(args: &ReshardArgs, keys: u64, shards_before: usize) -> Outcome {
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(
-            out,
-            "{}",
-            json!({ "keys": copied, "shards": args.shards, "shards_before": shards })
-        )?;
-    } else {
-        writeln!(out, "{} keys, {shards} shards became {}", units::count(copied), args.shards)?;
+        let answer = json!({ "keys": keys, "shards": args.shards, "shards_before": shards_before });
+        writeln!(out, "{answer}")?;
+    } else if shards_before != usize::from(args.shards) {
+        let keys = units::number_of(keys, "key");
+        writeln!(out, "{keys}, {shards_before} shards became {}", args.shards)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::beside::{self, Draft};
 use super::open_to_read;
-use super::upkeep::check_every_record;
+use super::upkeep::{check_every_record, places_are};
 use crate::args::RestoreArgs;
 use crate::fault::{Fault, Outcome};
 use crate::interrupt;
@@ -25,21 +25,23 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     // Says what is wrong with a backup that does not open, before anything is copied.
     open_to_read(&args.backup)?.close()?;
     beside::refuse_existing(&args.target)?;
+    beside::refuse_inside(&args.backup, &args.target)?;
     let draft = beside::sibling(&args.target, ".restoring");
     beside::remove_leftover(&draft)?;
     let draft = Draft::new(draft)?;
+    let held = keep_writers_away(&args.backup)?;
     let bytes = copy_files(&args.backup, &draft.path)?;
+    drop(held);
     let db = open_to_read(&draft.path)?;
     let keys = db.len();
     if !args.no_verify {
         let report = check_every_record(&db)?;
         if !report.is_clean() {
+            let backup = args.backup.display();
             return Err(Fault::Damaged(format!(
-                "the backup {} has {} damaged places; nothing was restored. `caskade verify` lists \
-                 them, `caskade repair {} --into {}` saves the rest",
-                args.backup.display(),
-                report.damage.len(),
-                args.backup.display(),
+                "{} damaged in the backup {backup}; nothing was restored. `caskade verify {backup}` \
+                 lists the damage, `caskade repair {backup} --into {}` saves the rest",
+                places_are(report.damage.len()),
                 args.target.display(),
             )));
         }
@@ -50,9 +52,9 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     if args.json {
         writeln!(out, "{}", json!({ "keys": keys, "bytes": bytes }))?;
     } else {
-        let (keys, bytes) = (units::count(keys), units::bytes(bytes));
+        let (keys, bytes) = (units::number_of(keys, "key"), units::bytes(bytes));
         let checked = if args.no_verify { "" } else { ", every record checked" };
-        writeln!(out, "{keys} keys, {bytes} in {}{checked}", args.target.display())?;
+        writeln!(out, "{keys}, {bytes} in {}{checked}", args.target.display())?;
     }
     Ok(())
 }
@@ -60,7 +62,6 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
 /// Copies what belongs to a store that nobody writes to, durably. The file that makes the folder a
 /// store comes last. Answers the bytes.
 pub(super) fn copy_files(from: &Path, to: &Path) -> Outcome<u64> {
-    let _held = keep_writers_away(from)?;
     let files = files_of(from)?;
     let mut total = 0;
     for file in &files {
@@ -84,7 +85,7 @@ pub(super) fn copy_files(from: &Path, to: &Path) -> Outcome<u64> {
             progress.set(done, total);
         })?;
     }
-    for entry in list(to)? {
+    for entry in beside::list(to)? {
         if entry.is_dir() {
             beside::sync_dir(&entry)?;
         }
@@ -93,9 +94,9 @@ pub(super) fn copy_files(from: &Path, to: &Path) -> Outcome<u64> {
     Ok(done)
 }
 
-/// Fails if somebody writes to the store; holds no lock file open where there is none, since a
+/// Fails if somebody writes to the store. Holds no lock file open where there is none, since a
 /// backup may lie where nothing can be written.
-fn keep_writers_away(store: &Path) -> Outcome<Option<File>> {
+pub(super) fn keep_writers_away(store: &Path) -> Outcome<Option<File>> {
     let path = store.join(names::LOCK);
     let Ok(file) = File::open(&path) else { return Ok(None) };
     match file.try_lock_shared() {
@@ -112,12 +113,12 @@ fn keep_writers_away(store: &Path) -> Outcome<Option<File>> {
 /// The files of a store by their names in it, `STORE` last.
 fn files_of(store: &Path) -> Outcome<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for path in list(store)? {
+    for path in beside::list(store)? {
         let name = path.file_name().unwrap_or_default();
         match StoreName::parse(name) {
             StoreName::Journal(_) => files.push(PathBuf::from(name)),
             StoreName::Shard(_) => {
-                for file in list(&path)? {
+                for file in beside::list(&path)? {
                     let own = file.file_name().unwrap_or_default();
                     if !matches!(FileName::parse(own), FileName::Unknown | FileName::Temporary) {
                         files.push(Path::new(name).join(own));
@@ -130,12 +131,6 @@ fn files_of(store: &Path) -> Outcome<Vec<PathBuf>> {
     files.sort();
     files.push(names::STORE.into());
     Ok(files)
-}
-
-fn list(dir: &Path) -> Outcome<Vec<PathBuf>> {
-    let entries = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let entries = entries.map_err(|source| Fault::system("list", dir, source))?;
-    Ok(entries.into_iter().map(|entry| entry.path()).collect())
 }
 
 fn make_dir(dir: &Path) -> Outcome {

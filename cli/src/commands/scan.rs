@@ -8,7 +8,7 @@ use serde_json::json;
 use super::open_to_read;
 use crate::args::{CountArgs, ScanArgs};
 use crate::escape::Form;
-use crate::fault::{Fault, Outcome};
+use crate::fault::Outcome;
 use crate::interrupt;
 use crate::term::Progress;
 
@@ -17,8 +17,8 @@ const PAGE: u64 = 1024;
 
 /// Prints keys and values.
 pub(crate) fn scan(args: &ScanArgs) -> Outcome {
-    if args.json && args.output == Form::Raw {
-        return Err(Fault::Usage("JSON holds text only: use --out escaped or hex".to_owned()));
+    if args.json {
+        args.output.for_json()?;
     }
     let prefix = prefix(args.input, args.prefix.as_deref())?;
     let db = open_to_read(&args.store)?;
@@ -51,7 +51,7 @@ pub(crate) fn scan(args: &ScanArgs) -> Outcome {
             writeln!(out, "{}", json!({ "next_cursor": next.to_string() }))?;
         }
         out.flush()?;
-        eprintln!("caskade: there may be more; go on with --cursor {next}");
+        note!("there may be more; go on with --cursor {next}");
     }
     out.flush()?;
     Ok(())

@@ -85,7 +85,7 @@ fn plot(db: &Db, path: &Path, store: &Path) -> Outcome {
     let title = store.file_name().unwrap_or(store.as_os_str()).to_string_lossy();
     let svg = plot::draw(&title, &db.stats().shards, &db.segment_stats());
     fs::write(path, svg).map_err(|source| Fault::system("write", path, source))?;
-    eprintln!("caskade: drawn into {}", path.display());
+    note!("drawn into {}", path.display());
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use caskade::{Damage, Db, VerifyReport};
 use serde_json::json;
 
-use super::{open_to_read, open_to_write};
+use super::{beside, open_to_read, open_to_write};
 use crate::args::{BackupArgs, CompactArgs, VerifyArgs};
 use crate::fault::{Fault, Outcome};
 use crate::interrupt;
@@ -25,9 +25,9 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
         list(&mut out, &report.damage)?;
         writeln!(
             out,
-            "{} records in {} segments, {}: {}",
-            units::count(report.records),
-            units::count(report.segments),
+            "{} in {}, {}: {}",
+            units::number_of(report.records, "record"),
+            units::number_of(report.segments, "segment"),
             units::bytes(report.bytes),
             if report.is_clean() { "all are as they were written" } else { "see above" },
         )?;
@@ -35,12 +35,16 @@ pub(crate) fn verify(args: &VerifyArgs) -> Outcome {
     if report.is_clean() {
         return Ok(());
     }
-    let places = report.damage.len();
-    let noun = if places == 1 { "place is" } else { "places are" };
+    let places = places_are(report.damage.len());
     Err(Fault::Damaged(format!(
-        "{places} {noun} damaged in {}; the keys there are lost, unless a backup has them",
+        "{places} damaged in {}; the keys there are lost, unless a backup has them",
         args.store.display()
     )))
+}
+
+/// `1 place is`, `2 places are`.
+pub(super) fn places_are(n: usize) -> String {
+    if n == 1 { "1 place is".to_owned() } else { format!("{n} places are") }
 }
 
 /// A line for each damaged place.
@@ -98,6 +102,7 @@ pub(crate) fn compact(args: &CompactArgs) -> Outcome {
 
 /// Copies the store.
 pub(crate) fn backup(args: &BackupArgs) -> Outcome {
+    beside::refuse_inside(&args.store, &args.target)?;
     let db = open_to_write(&args.store)?;
     let progress = Progress::new("linking: shards");
     let report = db.checkpoint_with(&args.target, |now| {
@@ -134,6 +139,11 @@ fn explain(error: caskade::Error, target: &Path) -> Fault {
                 target.display(),
                 target.display()
             ))
+        }
+        caskade::Error::Io { path, source, .. }
+            if source.kind() == io::ErrorKind::NotADirectory && path == target =>
+        {
+            Fault::Usage(format!("{} is a file; a backup is a folder", target.display()))
         }
         // Here the path is right, and what is there is in the way.
         caskade::Error::NotAStore { path, reason } if path == target => {

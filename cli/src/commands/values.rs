@@ -10,13 +10,17 @@ use super::{open, open_to_read, open_to_write};
 use crate::args::{DelArgs, GetArgs, PutArgs};
 use crate::escape::{Form, escape};
 use crate::fault::{Fault, Outcome};
+use crate::interrupt;
 
 /// Prints the value of a key.
 pub(crate) fn get(args: &GetArgs) -> Outcome {
+    if let (true, Some(form)) = (args.json, args.output) {
+        form.for_json()?;
+    }
     let key = args.input.parse(&args.key)?;
     let db = open_to_read(&args.store)?;
     let Some(value) = db.get(&key)? else {
-        eprintln!("caskade: there is no key '{}'", escape(&key));
+        note!("there is no key '{}'", escape(&key));
         return Err(Fault::KeyMissing);
     };
     let mut out = io::stdout().lock();
@@ -47,6 +51,7 @@ pub(crate) fn get(args: &GetArgs) -> Outcome {
 pub(crate) fn put(args: &PutArgs) -> Outcome {
     let key = args.input.parse(&args.key)?;
     let value = value_of(args)?;
+    interrupt::check()?;
     let mut builder = Db::builder(&args.store).create(args.create);
     if let Some(shards) = args.shards {
         builder = builder.shards(shards);
@@ -64,7 +69,7 @@ pub(crate) fn put(args: &PutArgs) -> Outcome {
     if is_stored {
         return Ok(());
     }
-    eprintln!("caskade: the key '{}' is there; it was left as it was", escape(&key));
+    note!("the key '{}' is there; it was left as it was", escape(&key));
     Err(Fault::KeyMissing)
 }
 
@@ -75,12 +80,11 @@ fn value_of(args: &PutArgs) -> Outcome<Vec<u8>> {
     if let Some(path) = &args.file {
         return fs::read(path).map_err(|source| Fault::system("read", path, source));
     }
-    let mut stdin = io::stdin().lock();
-    if stdin.is_terminal() {
-        eprintln!("caskade: type the value; Ctrl-D ends it");
+    if io::stdin().is_terminal() {
+        note!("type the value; Ctrl-D ends it");
     }
     let mut value = Vec::new();
-    stdin.read_to_end(&mut value).map_err(|source| Fault::System {
+    interrupt::Stdin.read_to_end(&mut value).map_err(|source| Fault::System {
         action: "read the value from stdin".to_owned(),
         source,
     })?;
@@ -94,7 +98,7 @@ pub(crate) fn del(args: &DelArgs) -> Outcome {
     let mut is_one_missing = false;
     for key in &keys {
         if !db.delete(key)? {
-            eprintln!("caskade: there is no key '{}'", escape(key));
+            note!("there is no key '{}'", escape(key));
             is_one_missing = true;
         }
     }

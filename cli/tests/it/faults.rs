@@ -1,8 +1,10 @@
 //! What goes wrong, and what the user is told.
 
+use std::process::Stdio;
+
 use serde_json::Value;
 
-use crate::{Home, caskade, flip};
+use crate::{Home, Ran, caskade, command, flip};
 
 #[test]
 fn a_missing_store_is_not_made_by_accident() {
@@ -37,7 +39,7 @@ fn a_store_in_use_can_be_read() {
     db.put(b"fresh", b"1").unwrap();
     let refused = home.run("put", &["k", "v"]);
     refused.fails(4, &format!("by process {}", std::process::id()));
-    assert!(refused.stderr.contains("read only"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("or only read: get"), "{}", refused.stderr);
     assert_eq!(home.run("get", &["fresh"]).ok(), "1");
     assert_eq!(home.run("count", &[""; 0]).ok(), "11\n");
     db.close().unwrap();
@@ -131,4 +133,69 @@ fn records_are_shown_with_what_they_are() {
     assert_eq!(put["flags"][0], "expires");
     let wrong = caskade(&["inspect", segment, "--offset", "65"], b"");
     assert_eq!(wrong.code, 2);
+}
+
+#[test]
+fn a_lost_manifest_is_damage() {
+    let home = Home::new();
+    home.fill(10);
+    let manifest = home.store().join("shard-001/MANIFEST");
+    std::fs::write(&manifest, "noise").unwrap();
+    let inspect = || caskade(&["inspect".as_ref(), manifest.as_os_str()], b"");
+    inspect().fails(3, "does not begin as a file of its name does");
+    std::fs::remove_file(&manifest).unwrap();
+    inspect().fails(5, "No such file");
+    for args in [&["k"][..], &["k", "v"]] {
+        let command = if args.len() == 1 { "get" } else { "put" };
+        home.run(command, args).fails(3, "MANIFEST is damaged: it is missing");
+    }
+    std::fs::remove_file(home.store().join("STORE")).unwrap();
+    home.run("count", &[""; 0]).fails(3, "there are segments but no STORE file");
+}
+
+#[test]
+fn damage_without_a_loss_is_told_and_mended() {
+    let home = Home::new();
+    home.fill(10);
+    flip(&home.store().join("STORE"), 100);
+    for (command, args) in [("count", &[][..]), ("repair", &[]), ("put", &["k", "v"])] {
+        let ran = home.run(command, args);
+        ran.ok();
+        assert!(ran.stderr.contains("nothing is lost"), "{command}: {}", ran.stderr);
+    }
+    assert_eq!(home.run("count", &[""; 0]).stderr, "");
+}
+
+#[test]
+fn only_files_of_a_store_are_inspected() {
+    let home = Home::new();
+    home.fill(10);
+    let inspect =
+        |path: &str, args: &[&str]| caskade(&[&["inspect", path][..], args].concat(), b"");
+    let lock = home.store().join("LOCK");
+    inspect(lock.to_str().unwrap(), &[]).fails(2, "holds no data");
+    inspect("/dev/zero", &[]).fails(2, "is no file of a store");
+    let (segment, _) = home.find(b"key:007 value");
+    let beyond = inspect(segment.to_str().unwrap(), &["--offset", "1000000000"]);
+    assert_eq!(beyond.code, 2);
+    assert!(beyond.stderr.contains("the segment ends at"), "{}", beyond.stderr);
+}
+
+/// A full or closed stdout or stderr ends a command with its exit code, never with a panic.
+#[test]
+fn streams_that_nobody_takes() {
+    let home = Home::new();
+    home.fill(10);
+    let store = home.store();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for args in [&["completions", "bash"][..], &["count", store.to_str().unwrap()]] {
+        let ran = Ran::new(command(args).stdout(full()).output().unwrap());
+        ran.fails(5, "write to stdout: No space left");
+        let mut child = command(args).stdout(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let ran = Ran::new(child.wait_with_output().unwrap());
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{args:?}");
+    }
+    let missing = &["get", store.to_str().unwrap(), "nobody"];
+    assert_eq!(Ran::new(command(missing).stderr(full()).output().unwrap()).code, 1);
 }

@@ -77,7 +77,8 @@ fn a_damaged_backup_is_not_restored() {
     crate::flip(&segment, at + 8);
     let target = home.path("restored");
     let ran = home.run("restore", &[target.to_str().unwrap()]);
-    ran.fails(3, "has 1 damaged places; nothing was restored");
+    ran.fails(3, "1 place is damaged in the backup");
+    assert!(ran.stderr.contains("nothing was restored"), "{}", ran.stderr);
     assert!(!target.exists() && !home.path("restored.restoring").exists());
 }
 
@@ -231,7 +232,7 @@ fn a_bad_line_is_named_and_what_came_before_stays() {
     let dump = b"{\"key\":\"a\",\"value\":\"1\"}\nnonsense\n";
     let ran = caskade(&["import", store.to_str().unwrap()], dump);
     ran.fails(2, "line 2 of stdin: not a JSON object");
-    assert!(ran.stderr.contains("1 keys were stored, then:"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("1 key stored, then:"), "{}", ran.stderr);
     assert_eq!(home.run("get", &["a"]).ok(), "1");
     let none = home.path("none");
     caskade(&["import", "--create", none.to_str().unwrap()], b"hello").fails(2, "neither");
@@ -322,4 +323,45 @@ fn what_lmdb_cannot_hold_is_noted() {
     ran.ok();
     assert!(ran.stderr.contains("no expiry; 1 keys lose theirs"), "{}", ran.stderr);
     assert!(ran.stderr.contains("1 keys are empty or longer than 511"), "{}", ran.stderr);
+}
+
+#[test]
+fn nothing_is_put_inside_a_store() {
+    let home = Home::new();
+    home.fill(10);
+    let inside = home.store().join("inside");
+    let inside = inside.to_str().unwrap();
+    for (command, args) in [
+        ("backup", &[inside][..]),
+        ("restore", &[inside]),
+        ("repair", &["--into", inside]),
+        ("reshard", &["5", "--keep-old", inside]),
+    ] {
+        home.run(command, args).fails(2, "name a folder beside it");
+    }
+    assert!(!Path::new(inside).exists());
+    let file = home.path("file");
+    std::fs::write(&file, "").unwrap();
+    home.run("backup", &[file.to_str().unwrap()]).fails(2, "a backup is a folder");
+}
+
+/// The old store is removed with all that is in its folder: not with what others put there.
+#[test]
+fn a_reshard_removes_no_files_of_others() {
+    let home = Home::new();
+    home.fill(10);
+    for foreign in ["notes.txt", "shard-000/7.seg.bak"] {
+        let foreign = home.store().join(foreign);
+        std::fs::write(&foreign, "mine").unwrap();
+        home.run("reshard", &["5"]).fails(2, foreign.file_name().unwrap().to_str().unwrap());
+        assert!(foreign.exists());
+        let old = home.path("old");
+        home.run("reshard", &["5", "--keep-old", old.to_str().unwrap()]).ok();
+        std::fs::remove_dir_all(home.store()).unwrap();
+        std::fs::rename(&old, home.store()).unwrap();
+        assert_eq!(std::fs::read(&foreign).unwrap(), b"mine");
+        std::fs::remove_file(&foreign).unwrap();
+    }
+    let same: Value = serde_json::from_str(home.run("reshard", &["2", "--json"]).ok()).unwrap();
+    assert_eq!((&same["keys"], &same["shards_before"]), (&10.into(), &2.into()));
 }

@@ -102,6 +102,30 @@ fn a_missing_segment_costs_its_keys_only() {
     assert!(keys > 0 && keys < 100, "the other shard's keys are there: {report}");
     assert_eq!(report["losses"][0]["kind"], "corruption");
     assert_eq!(caskade(&["count", saved.to_str().unwrap()], b"").ok(), format!("{keys}\n"));
+    let ran = home.run("repair", &["--in-place"]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("is missing; the records in it are lost"), "{}", ran.stderr);
+    assert_eq!(home.run("count", &[""; 0]).ok(), format!("{keys}\n"));
+    let left = std::fs::read_dir(home.path("")).unwrap().count();
+    assert_eq!(left, 3, "the store, the damaged one, and what was saved");
+}
+
+/// What a killed run left is no store under the name that was asked for, and in nobody's way.
+#[test]
+fn a_killed_repair_can_be_repeated() {
+    let home = damaged();
+    let saved = home.path("saved");
+    for draft in ["saved.saving", "saved.saving.files", "store.repairing"] {
+        copy(&home.store(), &home.path(draft));
+    }
+    let into = home.run("repair", &["--into", saved.to_str().unwrap()]);
+    let in_place = home.run("repair", &["--in-place"]);
+    for ran in [into, in_place] {
+        assert_eq!(ran.code, 3, "{}", ran.stderr);
+        assert!(ran.stderr.contains("left by an interrupted run"), "{}", ran.stderr);
+    }
+    let left = std::fs::read_dir(home.path("")).unwrap().count();
+    assert_eq!(left, 3, "the store, the damaged one, and what was saved");
 }
 
 /// After a power cut the journal holds writes that the segments lack. Reading commands say what to

@@ -45,6 +45,8 @@ fn keys_are_written_as_they_are_printed() {
     assert_eq!(home.run("get", &["61005c62", "--in", "hex"]).ok(), "1");
     home.run("get", &[r"a\q"]).fails(2, "use --in raw");
     home.run("get", &["abc", "--in", "hex"]).fails(2, "hexadecimal");
+    home.run("get", &["abc", "--json", "--out", "raw"]).fails(2, "JSON holds text only");
+    home.run("scan", &["--cursor", "next"]).fails(2, "that an earlier scan ended with");
 }
 
 #[test]
@@ -69,6 +71,7 @@ fn a_ttl_ends() {
     assert_eq!((&long["key"], &long["value"]), (&"long".into(), &"1".into()));
     assert!(long["expires_at_unix_ms"].as_u64().unwrap() > 1_700_000_000_000);
     assert_eq!(home.run("count", &["--exact"]).ok(), "1\n");
+    home.run("put", &["x", "1", "--ttl", "0s"]).fails(2, "more than nothing");
     home.run("put", &["x", "1", "--ttl", "soon"]).fails(2, "500ms, 90s, 15m, 2h or 7d");
 }
 

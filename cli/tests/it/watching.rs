@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -125,4 +125,25 @@ fn long_work_stops_cleanly() {
     assert_eq!(left.len(), 1, "nothing is left lying about: {left:?}");
     assert_eq!(home.run("count", &["--exact"]).ok(), "150000\n");
     assert!(caskade(&["verify", &store], b"").ok().contains("all are as they were written"));
+}
+
+/// Whoever waits for input does not look whether to stop.
+#[test]
+fn waiting_for_input_ends_with_ctrl_c() {
+    let home = Home::new();
+    home.fill(10);
+    let store = home.store();
+    let store = store.to_str().unwrap();
+    for args in [&["put", store, "k"][..], &["import", store]] {
+        let mut child = command(args).stdin(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        interrupt(&child);
+        let stdin = child.stdin.take();
+        let begun = Instant::now();
+        let ran = Ran::new(child.wait_with_output().unwrap());
+        assert_eq!((ran.code, ran.stderr.as_str()), (130, "caskade: interrupted\n"), "{args:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        drop(stdin);
+    }
+    assert_eq!(home.run("count", &[""; 0]).ok(), "10\n");
 }

@@ -48,7 +48,7 @@ fn a_stopped_checkpoint_is_no_store_until_it_is_finished() {
     let stopped = db.checkpoint_with(&target, |now| now.shards_done < 2);
     assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
     let refused = Db::builder(&target).read_only(true).open();
-    assert!(matches!(refused, Err(Error::NotAStore { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Damaged { .. })), "{refused:?}");
     let mut last = None;
     db.checkpoint_with(&target, |now| {
         last = Some(now);

@@ -690,7 +690,10 @@ fn is_plain_file(ctx: &Context, dir: &Path, id: SegmentId) -> bool {
 fn read_manifest(ctx: &Context, id: ShardId, dir: &Path) -> Result<(Manifest, bool)> {
     let path = dir.join(names::MANIFEST);
     let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
-    let bytes = read_file(ctx, &path)?;
+    let bytes = read_file(ctx, &path).map_err(|error| {
+        // It is written before the store's own file, and only ever replaced.
+        if error.is_not_found() { damaged("it is missing".to_owned()) } else { error }
+    })?;
     let (manifest, copies) = Manifest::decode(&bytes).map_err(|fault| match fault {
         manifest::Fault::Version(found) => {
             Error::UnknownFormat { path: path.clone(), found, supported: FORMAT_VERSION }

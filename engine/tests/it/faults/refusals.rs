@@ -109,7 +109,7 @@ fn places_where_no_store_can_be() {
     assert!(matches!(error, Error::NotAStore { .. }), "{error}");
     let names: Vec<_> =
         std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(names.iter().all(|name| name == "file" || name == "LOCK"), "{names:?}");
+    assert_eq!(names, ["file"], "nothing is left there");
     // Not to be created.
     let absent = dir.path().join("absent");
     for options in [Db::builder(&absent).create(false), Db::builder(&absent).read_only(true)] {
@@ -139,6 +139,9 @@ fn a_parent_that_cannot_be_written() {
     assert!(matches!(error, Error::Io { .. }), "{error}");
 }
 
+const WAYS_TO_OPEN: [fn(Builder) -> Builder; 3] =
+    [|options| options, |options| options.create(false), |options| options.read_only(true)];
+
 /// Segments of a store whose `STORE` is gone are no place for a new one.
 #[test]
 fn a_store_without_its_file_is_not_made_anew() {
@@ -147,7 +150,25 @@ fn a_store_without_its_file_is_not_made_anew() {
     rig.close();
     rig.disk.remove_file(Path::new(HOME).join("STORE")).unwrap();
     let before = image(&rig.disk);
-    let error = rig.try_open(|options| options).expect_err("damaged");
-    assert!(matches!(error, Error::Damaged { .. } | Error::NotAStore { .. }), "{error}");
-    assert_eq!(image(&rig.disk), before);
+    for ask in WAYS_TO_OPEN {
+        let error = rig.try_open(ask).expect_err("damaged");
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        assert_eq!(image(&rig.disk), before);
+    }
+}
+
+/// A lost manifest is damage, not a refusal of the system.
+#[test]
+fn a_shard_without_its_manifest_is_damaged() {
+    let mut rig = Rig::with(tiny(2));
+    rig.put("k", "v");
+    rig.close();
+    let manifest = Path::new(HOME).join("shard-001").join("MANIFEST");
+    rig.disk.remove_file(&manifest).unwrap();
+    let before = image(&rig.disk);
+    for ask in WAYS_TO_OPEN {
+        let error = rig.try_open(ask).expect_err("damaged");
+        assert!(matches!(&error, Error::Damaged { path, .. } if *path == manifest), "{error}");
+        assert_eq!(image(&rig.disk), before);
+    }
 }
