@@ -1,14 +1,14 @@
 //! Making writes durable: one commit at a time for the whole store.
 //!
-//! A writer that wants to be durable names its shard and waits. One of those who wait leads: it
-//! takes all shards that were named, notes where their logs end, makes everything up to there
-//! durable, and wakes the others. Meanwhile the next group gathers.
+//! A writer that wants to be durable names its shard and waits. One of those who wait leads
+//! ([`Turns`]): it takes all shards that were named, notes where their logs end, makes everything up
+//! to there durable, and wakes the others. Meanwhile the next group gathers.
 //!
 //! Only the leader raises a shard's durable sequence number, and it takes shards that share a batch
 //! together, so that no shard is durable past a batch of which another part could still be lost.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 
@@ -18,16 +18,16 @@ use crate::error::{Error, Result};
 use crate::journal::{Journal, Stretch};
 use crate::log_file::{Cut, LogFile, ShardSet};
 use crate::shard::Shard;
+use crate::turns::Turns;
 use crate::write_path::Locked;
 
 /// The store's one commit stream.
 ///
-/// Lock order: `settling`, `leader`, the shards' writers, `queue`.
+/// Lock order: `settling`, `leader`, the shards' writers.
 #[derive(Debug)]
 pub struct Committer {
     ctx: Arc<Context>,
-    queue: Mutex<Queue>,
-    woken: Condvar,
+    turns: Turns,
     leader: Mutex<Leader>,
     settling: Mutex<()>,
     /// Counters for statistics.
@@ -45,14 +45,6 @@ pub struct Counters {
     pub waiters: AtomicU64,
     /// Bytes written to the journal.
     pub journal_bytes: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    wanted: ShardSet,
-    is_led: bool,
-    /// Threads that wait for the leader.
-    waiting: usize,
 }
 
 #[derive(Debug)]
@@ -74,8 +66,7 @@ impl Committer {
         let covered = vec![(SegmentId(0), 0); shards.len()];
         Self {
             ctx,
-            queue: Mutex::default(),
-            woken: Condvar::new(),
+            turns: Turns::default(),
             leader: Mutex::new(Leader { journal, covered }),
             settling: Mutex::default(),
             counters: Counters::default(),
@@ -90,37 +81,20 @@ impl Committer {
             return Ok(());
         }
         self.counters.waiters.fetch_add(1, Ordering::Relaxed);
-        let mut queue = lock(&self.queue);
-        while !is_durable() {
-            if let Some(cause) = self.ctx.poison.cause() {
-                return Err(Error::Indeterminate { cause });
-            }
-            for (id, _) in writes {
-                queue.wanted.insert(*id);
-            }
-            if queue.is_led {
-                queue.waiting += 1;
-                queue = self.woken.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                queue.waiting -= 1;
-                continue;
-            }
-            queue.is_led = true;
-            let wanted = std::mem::take(&mut queue.wanted);
-            drop(queue);
-            // Whatever happens to the leader, those who wait must not wait for ever.
-            let done = Finish { committer: self };
-            let outcome = self.commit(shards, wanted);
-            drop(done);
-            // The write stands in the log, whatever kept it from being made durable.
-            outcome.map_err(|error| Error::Indeterminate {
+        let check = || match self.ctx.poison.cause() {
+            Some(cause) => Err(Error::Indeterminate { cause }),
+            None => Ok(()),
+        };
+        // The write stands in the log, whatever keeps it from being made durable.
+        let lead = |wanted| {
+            self.commit(shards, wanted).map_err(|error| Error::Indeterminate {
                 cause: match error {
                     Error::Poisoned { cause } => cause,
                     error => error.to_string().into(),
                 },
-            })?;
-            queue = lock(&self.queue);
-        }
-        Ok(())
+            })
+        };
+        self.turns.wait(writes.iter().map(|(id, _)| *id).collect(), is_durable, check, lead)
     }
 
     /// Makes everything that was written to `wanted` so far durable.
@@ -268,21 +242,5 @@ fn closed_cuts(shards: &[Shard], mut wanted: ShardSet, purpose: Purpose) -> Vec<
             return locked.iter_mut().map(cut).collect();
         }
         wanted = all;
-    }
-}
-
-/// Ends a leader's turn, also when it panics.
-struct Finish<'a> {
-    committer: &'a Committer,
-}
-
-impl Drop for Finish<'_> {
-    fn drop(&mut self) {
-        let mut queue = lock(&self.committer.queue);
-        queue.is_led = false;
-        // Waking is a system call, even where nobody waits.
-        if queue.waiting > 0 {
-            self.committer.woken.notify_all();
-        }
     }
 }

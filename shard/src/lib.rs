@@ -42,6 +42,7 @@ pub mod shard;
 pub mod snapshot;
 pub mod storage;
 mod sync;
+pub mod turns;
 pub mod verify;
 pub mod view;
 pub mod write_path;

@@ -8,14 +8,17 @@
 
 use std::sync::Arc;
 
+use caskade_codec::ids::ShardId;
 use caskade_shard::{
     keydir::{Keydir, KeydirWriter, keydir},
     location::Location,
+    log_file::ShardSet,
     reclaim::Reclaim,
+    turns::Turns,
 };
 use loom::{
     cell::Cell,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
 };
 
@@ -292,4 +295,78 @@ fn nothing_is_freed_under_a_reader_that_comes_again() {
 #[test]
 fn nothing_is_freed_under_readers_that_share_a_slot() {
     grace(3, 1, 2);
+}
+
+/// Two shards' logs, and what is durable of them: what a group commit is about.
+#[derive(Default)]
+struct Logs {
+    written: [AtomicU64; 2],
+    durable: [AtomicU64; 2],
+    leaders: AtomicU64,
+    /// How many turns fail before one succeeds.
+    failures: AtomicU64,
+}
+
+impl Logs {
+    fn set_of(shards: &[usize]) -> ShardSet {
+        shards.iter().map(|shard| ShardId(*shard as u16)).collect()
+    }
+
+    /// Writes to some shards and waits until that is durable.
+    fn write_durably(&self, turns: &Turns, shards: &[usize]) -> Result<(), ()> {
+        let ends: Vec<_> = shards
+            .iter()
+            .map(|shard| (*shard, self.written[*shard].fetch_add(1, Ordering::AcqRel) + 1))
+            .collect();
+        let is_done =
+            || ends.iter().all(|(s, end)| self.durable[*s].load(Ordering::Acquire) >= *end);
+        turns.wait(Self::set_of(shards), is_done, || Ok(()), |wanted| self.lead(wanted))?;
+        assert!(is_done(), "it did not wait long enough");
+        Ok(())
+    }
+
+    fn lead(&self, wanted: ShardSet) -> Result<(), ()> {
+        assert_eq!(self.leaders.fetch_add(1, Ordering::AcqRel), 0, "two lead at once");
+        let fails = self.failures.load(Ordering::Acquire) > 0;
+        if fails {
+            self.failures.fetch_sub(1, Ordering::AcqRel);
+        } else {
+            for shard in wanted.iter().map(|shard| usize::from(shard.0)) {
+                let end = self.written[shard].load(Ordering::Acquire);
+                self.durable[shard].store(end, Ordering::Release);
+            }
+        }
+        self.leaders.fetch_sub(1, Ordering::AcqRel);
+        if fails { Err(()) } else { Ok(()) }
+    }
+}
+
+/// As many writers as there are sets of shards. Answers how many of them failed.
+fn writers(failures: u64, sets: &'static [&'static [usize]]) -> usize {
+    let (logs, turns) = (Arc::new(Logs::default()), Arc::new(Turns::default()));
+    logs.failures.store(failures, Ordering::Release);
+    let write =
+        move |logs: &Logs, turns: &Turns, shards| logs.write_durably(turns, shards).is_err();
+    let others: Vec<_> = sets[1..]
+        .iter()
+        .map(|shards| {
+            let (logs, turns) = (Arc::clone(&logs), Arc::clone(&turns));
+            thread::spawn(move || write(&logs, &turns, shards))
+        })
+        .collect();
+    let mut failed = usize::from(write(&logs, &turns, sets[0]));
+    for other in others {
+        failed += usize::from(other.join().expect("a writer does not panic"));
+    }
+    failed
+}
+
+#[test]
+fn group_commit_wakes_everybody_and_forgets_nobody() {
+    check(|| assert_eq!(writers(0, &[&[0], &[1], &[0, 1]]), 0));
+}
+
+#[test]
+fn a_leader_that_fails_fails_alone() {
+    check(|| assert_eq!(writers(1, &[&[0], &[0]]), 1));
 }
