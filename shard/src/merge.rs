@@ -97,9 +97,10 @@ impl Product {
 impl Shard {
     /// Counts for the merge policy.
     pub fn merge_stats(&self) -> (Vec<SegmentStats>, ShardStats) {
-        let guard = self.ctx.reclaim.enter();
-        let live: std::collections::HashMap<SegmentId, (u64, u64)> =
-            self.segments.iter(&guard).map(|s| (s.id, s.usage.get())).collect();
+        let mut live = std::collections::HashMap::new();
+        self.segments.for_each(|segment| {
+            live.insert(segment.id, segment.usage.get());
+        });
         let manifest = self.catalog.manifest().clone();
         let segments = manifest
             .segments
@@ -193,8 +194,7 @@ impl Shard {
     }
 
     fn sealed_inputs(&self, ids: Option<&[SegmentId]>) -> Vec<Input> {
-        let guard = self.ctx.reclaim.enter();
-        let segments = self.segments.all(&guard);
+        let segments = self.segments.all();
         let manifest = self.catalog.manifest();
         let mut inputs: Vec<Input> = manifest
             .segments

@@ -7,6 +7,8 @@
 //! - A filled slot holds one reference count of an `Arc<Segment>`. A removed segment stays in its
 //!   slot for a grace period, so that a reader with an old location still finds it; then its count
 //!   is given back, and only then may the slot be used again.
+//! - Who has no location and looks at all slots may come upon a segment whose grace period is over.
+//!   It looks under the lock, and a segment leaves its slot under the lock.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -79,10 +81,14 @@ impl Cells {
         let Some(cell) = self.cell(slot) else { return };
         let old = cell.swap(ptr::null_mut(), Ordering::AcqRel);
         if !old.is_null() {
-            // SAFETY: the pointer came from `Arc::into_raw` in `insert`, the swap made us the only
-            // owner of that count, and the grace period is over: no reader has the pointer.
-            drop(unsafe { Arc::from_raw(old.cast_const()) });
+            // SAFETY: the pointer came from `Arc::into_raw` in `insert`, and the swap made us the only
+            // owner of that count. Nobody uses the pointer without a count of their own: the grace
+            // period is over, so that no reader with a location has it, and whoever goes through all
+            // slots does so under the lock, which is held here.
+            let segment = unsafe { Arc::from_raw(old.cast_const()) };
             free.returned.push(slot);
+            drop(free);
+            drop(segment);
         }
     }
 }
@@ -138,12 +144,13 @@ impl SegmentTable {
         self.reclaim.retire(Box::new(Removed { slot, cells: Arc::clone(&self.cells) }));
     }
 
-    /// The segment in `slot`, for as long as the guard lives.
+    /// The segment in `slot`, for as long as the guard lives. The keydir named the slot under this
+    /// guard, or nobody removes the segment.
     #[inline]
     pub fn get<'g>(&self, slot: u32, _guard: &'g Guard<'_>) -> Option<&'g Segment> {
         let pointer = self.cells.cell(slot)?.load(Ordering::Acquire);
         // SAFETY: a segment's count is given back only after every guard is gone that was there
-        // when it was removed (`Reclaim`), and this guard was there when the pointer was loaded.
+        // when it was removed (`Reclaim`), which is after the keydir named it last.
         unsafe { pointer.as_ref() }
     }
 
@@ -158,15 +165,32 @@ impl SegmentTable {
         }
     }
 
-    /// All segments that a location may name now.
-    pub fn iter<'g>(&'g self, guard: &'g Guard<'_>) -> impl Iterator<Item = &'g Segment> + use<'g> {
-        let top = self.cells.free().next;
-        (1..top).filter_map(move |slot| self.get(slot, guard))
+    /// Visits all segments that a location may name now. The visitor makes no other use of the table.
+    pub fn for_each(&self, mut visit: impl FnMut(&Segment)) {
+        let free = self.cells.free();
+        for slot in 1..free.next {
+            let pointer =
+                self.cells.cell(slot).map_or(ptr::null_mut(), |c| c.load(Ordering::Acquire));
+            // SAFETY: a filled slot holds a count, which is given back under the lock.
+            if let Some(segment) = unsafe { pointer.as_ref() } {
+                visit(segment);
+            }
+        }
     }
 
     /// The same, each kept alive by a reference of its own.
-    pub fn all(&self, guard: &Guard<'_>) -> Vec<Arc<Segment>> {
-        self.iter(guard).filter_map(|segment| self.share(segment.slot, guard)).collect()
+    pub fn all(&self) -> Vec<Arc<Segment>> {
+        let mut all = Vec::new();
+        self.for_each(|segment| {
+            let segment: *const Segment = segment;
+            // SAFETY: the pointer came from `Arc::into_raw`, and the table's own count is not given
+            // back before the visit ends, so the count is at least one here.
+            all.push(unsafe {
+                Arc::increment_strong_count(segment);
+                Arc::from_raw(segment)
+            });
+        });
+        all
     }
 }
 
@@ -193,7 +217,64 @@ impl Drop for Cells {
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::AtomicBool;
+
+    use caskade_codec::ids::{SegmentId, ShardId};
+    use caskade_codec::segment::Role;
+
     use super::*;
+    use crate::segment::Identity;
+    use crate::storage::MapMode;
+    use crate::storage::sim::SimDisk;
+
+    /// Segments come and go, freed at once, while others go through all that are there.
+    #[test]
+    fn whoever_lists_segments_keeps_what_it_found() {
+        const ROUNDS: u64 = if cfg!(miri) { 20 } else { 20_000 };
+        let disk = SimDisk::new(1);
+        let storage = disk.storage();
+        let file = storage.create(Path::new("/segment")).unwrap();
+        file.write_all_at(&[0; 64], 0).unwrap();
+        let make = |id: u64, slot: u32| {
+            let map = file.map(64, MapMode::Read).unwrap();
+            let (shard, role, path) = (ShardId(0), Role::Log, PathBuf::from(id.to_string()));
+            let identity = Identity { shard, id: SegmentId(id), slot, role, salt: 0, path };
+            Arc::new(Segment::new(identity, map, 64))
+        };
+        let reclaim = Arc::new(Reclaim::new());
+        let table = SegmentTable::new(Arc::clone(&reclaim));
+        let is_over = AtomicBool::new(false);
+        let is_whole = |segment: &Segment| {
+            assert_eq!(segment.path.to_str(), Some(&*segment.id.0.to_string()));
+        };
+        std::thread::scope(|scope| {
+            let list = || {
+                while !is_over.load(Ordering::Relaxed) {
+                    table.for_each(|segment| {
+                        std::thread::yield_now();
+                        is_whole(segment);
+                    });
+                    let all = table.all();
+                    std::thread::yield_now();
+                    for segment in &all {
+                        is_whole(segment);
+                    }
+                }
+            };
+            scope.spawn(list);
+            scope.spawn(list);
+            for id in 0..ROUNDS {
+                let slot = table.reserve();
+                table.insert(make(id, slot));
+                table.remove(slot);
+                reclaim.collect();
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        reclaim.collect();
+        assert!(table.all().is_empty());
+    }
 
     #[test]
     fn places_are_dense_and_distinct() {

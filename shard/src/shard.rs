@@ -261,8 +261,8 @@ impl Shard {
 
     /// Looks at the share of dead bytes, and sets the writers' brake by it. Answers the pressure.
     pub(crate) fn weigh(&self, log: &Log) -> f64 {
-        let guard = self.ctx.reclaim.enter();
-        let live = self.segments.iter(&guard).map(|segment| segment.usage.get().0).sum();
+        let mut live = 0;
+        self.segments.for_each(|segment| live += segment.usage.get().0);
         let active = log.active.as_ref().map_or(0, |active| active.tail.position());
         let total = self.total_bytes() + active;
         let pressure = merge_policy::pressure(total, live, self.ctx.config.max_space_amp);

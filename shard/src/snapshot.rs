@@ -51,7 +51,6 @@ impl Shard {
     /// Everything up to the cut must be sealed and at or below the horizon, and no merge may have
     /// run since: the caller holds `upkeep` from before the cut.
     fn write_snapshot(&self, cut: &KeydirCut) -> Result<()> {
-        let guard = self.ctx.reclaim.enter();
         let (mut leaf, mut raw) = (Vec::new(), Vec::new());
         let mut body =
             Vec::with_capacity(cut.keydir.len() as usize * 12 + cut.keydir.leaves() * 16);
@@ -64,7 +63,7 @@ impl Shard {
         let manifest = self.catalog.manifest().clone();
         let mut segments: Vec<_> = self
             .segments
-            .all(&guard)
+            .all()
             .iter()
             .filter_map(|segment| {
                 let entry = manifest.segments.iter().find(|entry| entry.id == segment.id)?;
@@ -76,7 +75,6 @@ impl Shard {
             })
             .collect();
         segments.sort_by_key(|segment| segment.slot);
-        drop(guard);
         let newest = segments.iter().max_by_key(|segment| segment.id);
         let position = newest.map_or(Position { segment: SegmentId(0), offset: 0 }, |newest| {
             Position { segment: newest.id, offset: newest.len }

@@ -30,8 +30,7 @@ impl Shard {
     /// The segments as of now, each with the length to check.
     pub fn segments_to_check(&self) -> Vec<Checked> {
         let cut = self.cut();
-        let guard = self.ctx.reclaim.enter();
-        let segments = self.segments.all(&guard);
+        let segments = self.segments.all();
         let manifest = self.catalog.manifest();
         let sealed = manifest.segments.iter().filter_map(|entry| {
             let segment = segments.iter().find(|segment| segment.id == entry.id)?;

@@ -331,16 +331,17 @@ impl Locked<'_> {
 
     /// All segments that a location may name now, by slot.
     pub(crate) fn segments(&self) -> HashMap<u32, Arc<Segment>> {
-        let guard = self.shard.ctx.reclaim.enter();
-        let segments = self.shard.segments.all(&guard);
+        let segments = self.shard.segments.all();
         segments.into_iter().map(|segment| (segment.slot, segment)).collect()
     }
 
     /// Live bytes and records of each segment.
     pub(crate) fn usage(&self) -> HashMap<SegmentId, (u64, u64)> {
-        let guard = self.shard.ctx.reclaim.enter();
-        let segments = self.shard.segments.iter(&guard);
-        segments.map(|segment| (segment.id, segment.usage.get())).collect()
+        let mut usage = HashMap::new();
+        self.shard.segments.for_each(|segment| {
+            usage.insert(segment.id, segment.usage.get());
+        });
+        usage
     }
 
     /// The shards that must become durable together with this one.
