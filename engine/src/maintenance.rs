@@ -20,8 +20,11 @@ use crate::options::{Background, Durability};
 use crate::store::{Around, Store};
 use crate::{Error, Result};
 
-/// How long work that failed for want of space waits before it is tried again.
+/// How long work that failed waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// Merges that fail again and again wait this long at most: each try costs as much as a merge.
+const MERGE_RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Full segments wait this long to be sealed, so that a burst of writes is not held up by the disk
 /// and one manifest serves several of a shard.
@@ -51,6 +54,10 @@ struct Todo {
     merge: ShardSet,
     /// Shards at rest, to be merged further than their bound asks.
     resting: ShardSet,
+    /// Merges that failed, one after another.
+    failed_merges: u32,
+    /// No merge before this.
+    merge_at: Option<Duration>,
     journal: bool,
     /// When to look whether the store has come to rest.
     idle_at: Option<Duration>,
@@ -131,10 +138,11 @@ impl Maintenance {
         let todo = self.todo();
         let expiry =
             todo.expiry_at.map(|at| now + Duration::from_millis(at.saturating_sub(wall) + 1));
-        let soonest = [todo.sync_at, todo.seal_at, todo.retry_at, todo.idle_at, expiry]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let soonest =
+            [todo.sync_at, todo.seal_at, todo.retry_at, todo.merge_at, todo.idle_at, expiry]
+                .into_iter()
+                .flatten()
+                .min()?;
         // Far deadlines are cut, since the wall clock may jump.
         Some(soonest.saturating_sub(now).min(Duration::from_hours(1)))
     }
@@ -352,6 +360,9 @@ impl Maintenance {
 
     /// Merges in all shards that may need it, in parallel.
     fn merge(&self) -> Result<bool> {
+        if self.is_backing_off() {
+            return Ok(false);
+        }
         let shards: Vec<ShardId> = std::mem::take(&mut self.todo().merge).iter().collect();
         if shards.is_empty() {
             return Ok(false);
@@ -377,9 +388,28 @@ impl Maintenance {
             }
         }
         self.look_ahead();
+        self.back_off(failure.is_some());
         match failure {
             Some(error) => Err(error),
             None => Ok(true),
+        }
+    }
+
+    fn is_backing_off(&self) -> bool {
+        let now = self.store.ctx.storage.monotonic();
+        let mut todo = self.todo();
+        todo.merge_at = todo.merge_at.filter(|at| *at > now);
+        todo.merge_at.is_some()
+    }
+
+    /// Notes how a merge went. What keeps failing is tried less and less often, but for a full disk,
+    /// where a merge may be what makes space.
+    fn back_off(&self, has_failed: bool) {
+        let mut todo = self.todo();
+        todo.failed_merges = if has_failed { todo.failed_merges + 1 } else { 0 };
+        if has_failed && !self.store.reserve.is_given_up() {
+            let now = self.store.ctx.storage.monotonic();
+            todo.merge_at = Some(now + retry_after(todo.failed_merges));
         }
     }
 
@@ -405,6 +435,11 @@ impl Maintenance {
         }
         self.todo().expiry_at = expiry;
     }
+}
+
+/// How long to wait after so many failures in a row.
+fn retry_after(failures: u32) -> Duration {
+    (RETRY * (1 << failures.clamp(1, 10) >> 1)).min(MERGE_RETRY_MAX)
 }
 
 /// Lets a merge make way for what writers wait for.
@@ -450,5 +485,17 @@ impl Rate {
             self.owed_micros.fetch_sub(owed, Ordering::Relaxed);
             std::thread::sleep(Duration::from_micros(owed.min(1_000_000)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_retried_less_and_less_often() {
+        let waits: Vec<_> = (1..=4).map(|failures| retry_after(failures).as_millis()).collect();
+        assert_eq!(waits, [200, 400, 800, 1600]);
+        assert_eq!([retry_after(9), retry_after(u32::MAX)], [MERGE_RETRY_MAX; 2]);
     }
 }

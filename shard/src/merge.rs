@@ -126,6 +126,7 @@ impl Shard {
             open_live_bytes: cut.files.iter().map(|(f, _)| f.segment.usage.get().0).sum(),
             now_ms: self.ctx.storage.wall_ms(),
             max_space_amp: config.max_space_amp,
+            trigger: merge_policy::trigger(self.id),
             is_resting: false,
             segment_bytes,
             job_bytes_max: segment_bytes.saturating_mul(4).max(16 << 20),

@@ -5,7 +5,7 @@
 //! - A tombstone, or an expired record, may go only when no segment outside the plan can hold an
 //!   older record; the least sequence number of each segment tells.
 
-use caskade_codec::ids::{SegmentId, Seqno};
+use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 
 /// What the policy knows of a sealed segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct ShardStats {
     pub now_ms: u64,
     /// Bound on total over live bytes.
     pub max_space_amp: f64,
+    /// The shard's [`trigger`].
+    pub trigger: f64,
     /// Nobody writes: more is merged than the bound asks for.
     pub is_resting: bool,
     /// The size that merged segments get.
@@ -60,8 +62,11 @@ pub enum Plan {
 
 /// Dead bytes that are never worth a merge: a file system block for each of a few files.
 const SLACK: u64 = 64 << 10;
-/// Of the dead bytes that the bound allows, the share at which merging begins.
+/// Of the dead bytes that the bound allows, the share at which merging begins at the latest.
 const TRIGGER: f64 = 0.7;
+/// How much earlier it begins in some shards: keys are spread evenly, and without a difference all
+/// shards would be due at the same moment.
+const STAGGER: f64 = 0.1;
 /// In a shard at rest, the share at which it begins …
 const REST_FROM: f64 = 0.4;
 /// … and the share that it leaves. Nobody waits for the disk then, and space is given back. The gap
@@ -103,22 +108,28 @@ pub fn plan(segments: &[SegmentStats], shard: &ShardStats) -> Plan {
 pub fn excess_bytes(segments: &[SegmentStats], shard: &ShardStats) -> u64 {
     let total: u64 = segments.iter().map(|s| s.len).sum::<u64>() + shard.open_bytes;
     let live: u64 = segments.iter().map(|s| s.live_bytes).sum::<u64>() + shard.open_live_bytes;
-    let share = if shard.is_resting { REST_TO } else { TRIGGER };
+    let share = if shard.is_resting { REST_TO } else { shard.trigger };
     let allowed = live as f64 * (shard.max_space_amp - 1.0) * share;
     let allowed = (allowed as u64).max(SLACK);
     (total - live.min(total)).saturating_sub(allowed)
 }
 
-/// How much of the dead bytes that the bound allows is used up: merging begins at `TRIGGER`, and
-/// at 1 the shard is at its bound.
+/// How much of the dead bytes that the bound allows is used up: merging begins at the
+/// [`trigger`], and at 1 the shard is at its bound.
 pub fn pressure(total_bytes: u64, live_bytes: u64, max_space_amp: f64) -> f64 {
     let dead = total_bytes.saturating_sub(live_bytes).saturating_sub(SLACK) as f64;
     dead / (live_bytes as f64 * (max_space_amp - 1.0)).max((4 * SLACK) as f64)
 }
 
+/// Of the dead bytes that the bound allows, the share at which this shard is merged.
+pub fn trigger(shard: ShardId) -> f64 {
+    // Neighbours are far apart.
+    TRIGGER - STAGGER * f64::from(shard.0 * 5 % 16) / 15.0
+}
+
 /// Whether a shard under this pressure should look for something to merge.
-pub fn is_worth_a_look(pressure: f64) -> bool {
-    pressure > TRIGGER
+pub fn is_worth_a_look(pressure: f64, shard: ShardId) -> bool {
+    pressure > trigger(shard)
 }
 
 /// Whether a shard under this pressure is merged further once it rests.
@@ -238,6 +249,7 @@ mod tests {
             open_live_bytes: 0,
             now_ms: 1_000,
             max_space_amp: 1.5,
+            trigger: TRIGGER,
             is_resting: false,
             segment_bytes: 4 * MIB,
             job_bytes_max: 64 * MIB,
@@ -428,7 +440,18 @@ mod tests {
         assert_eq!(at(0.0), 0);
         assert!((5_049..=5_050).contains(&at(0.5)), "{}", at(0.5));
         assert_eq!((at(1.0), at(9.0)), (20_050, 20_050));
-        let looks = [TRIGGER - 0.01, TRIGGER, TRIGGER + 0.01].map(is_worth_a_look);
+        let looks =
+            [TRIGGER - 0.01, TRIGGER, TRIGGER + 0.01].map(|at| is_worth_a_look(at, ShardId(0)));
         assert_eq!(looks, [false, false, true]);
+    }
+
+    #[test]
+    fn shards_are_due_one_after_another() {
+        let mut triggers: Vec<_> = (0..16).map(|shard| trigger(ShardId(shard))).collect();
+        assert!(triggers.windows(2).all(|pair| (pair[0] - pair[1]).abs() > 0.02), "{triggers:?}");
+        triggers.sort_by(f64::total_cmp);
+        assert!((triggers[0] - 0.6).abs() < 1e-9 && (triggers[15] - 0.7).abs() < 1e-9);
+        assert!(triggers.windows(2).all(|pair| pair[1] - pair[0] > 0.006), "{triggers:?}");
+        assert!((0..256).all(|shard| (0.6 - 1e-9..=0.7).contains(&trigger(ShardId(shard)))));
     }
 }

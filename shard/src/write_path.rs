@@ -460,7 +460,7 @@ impl Log {
             shard.extension.want(stretch);
             news.wants_room = true;
         }
-        if merge_policy::is_worth_a_look(shard.weigh(self)) {
+        if merge_policy::is_worth_a_look(shard.weigh(self), shard.id) {
             news.has_garbage = true;
         }
         Ok(())

@@ -175,14 +175,16 @@ fn rests(rig: &Rig, ms: u64) -> (f64, f64) {
     (before, rig.db().stats().total.space_amp())
 }
 
+/// Puts every `step`th of 2,000 keys.
+fn fill(rig: &mut Rig, step: usize) {
+    for key in (0..2_000_u32).step_by(step) {
+        rig.put(key.to_be_bytes(), [key as u8; 800]);
+    }
+}
+
 #[test]
 fn a_rest_gives_back_space_and_copies_nothing_for_little() {
     let mut rig = Rig::with(tiny(1).segment_bytes_max(64 << 10));
-    let fill = |rig: &mut Rig, step: usize| {
-        for key in (0..2_000_u32).step_by(step) {
-            rig.put(key.to_be_bytes(), [key as u8; 800]);
-        }
-    };
     fill(&mut rig, 1);
     // Above where tidying begins, below where merging does.
     fill(&mut rig, 4);
@@ -250,4 +252,42 @@ fn a_get_of_a_cold_key_reads_a_page_or_two() {
     let before = bytes_read();
     assert_eq!(db.iter().expect("iterates").flatten().count(), KEYS as usize);
     assert!(bytes_read() - before < 100 << 20);
+}
+
+#[test]
+fn merges_that_fail_are_tried_less_and_less_often() {
+    use caskade_shard::storage::sim::{Op, Verdict};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    let failures = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&failures);
+    let builder = tiny(1).segment_bytes_max(64 << 10).on_background_error(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut rig = Rig::with(builder);
+    fill(&mut rig, 1);
+    rig.settle_down();
+    rig.disk.faults().set_rule(|call| {
+        let is_segment = call.path.extension().is_some_and(|kind| kind == "seg");
+        if call.op == Op::Create && is_segment { Verdict::Fail(5) } else { Verdict::Proceed }
+    });
+    // Enough that a rest is worth a merge, in the room that there is.
+    for key in (0..2_000_u32).step_by(4) {
+        rig.delete(key.to_be_bytes());
+    }
+    let mut tries = Vec::new();
+    for _ in 0..600 {
+        rig.disk.advance(100);
+        rig.settle_down();
+        tries.push(failures.load(Ordering::Relaxed));
+    }
+    let total = *tries.last().expect("some");
+    assert!((5..15).contains(&total), "{total} tries in a minute");
+    rig.disk.faults().clear();
+    for _ in 0..4 {
+        rig.disk.advance(30_000);
+        rig.settle_down();
+    }
+    assert!(rig.db().stats().total.space_amp() < 1.15, "it was merged at last");
+    rig.prove();
 }
