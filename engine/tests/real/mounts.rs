@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::ioctl::{Setter, ioctl, opcode};
 
@@ -59,7 +60,12 @@ impl Mount {
     /// Unmounts and mounts again: what was only in the kernel's memory is gone.
     pub(crate) fn turn_off_and_on(&self) {
         let point = self.path().to_str().expect("a path in UTF-8");
-        run("umount", &[point]).expect("unmounts");
+        // A process that another test starts just now has this one's open files for a moment.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(text) = run("umount", &[point]) {
+            assert!(Instant::now() < deadline, "{text}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         self.mount().expect("mounts again");
     }
 

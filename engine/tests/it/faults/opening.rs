@@ -209,8 +209,9 @@ fn a_panic_in_the_background_poisons() {
         let is_manifest = call.path.to_str().is_some_and(|path| path.contains("MANIFEST"));
         if call.op == Op::Create && is_manifest { Verdict::Fail(5) } else { Verdict::Proceed }
     });
-    for key in 0..200_u8 {
-        if rig.db().poisoned().is_some() {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    for key in (0..200_u8).cycle() {
+        if rig.db().poisoned().is_some() || std::time::Instant::now() > deadline {
             break;
         }
         // A rotation needs the manifest too, and may fail before the background does.
