@@ -154,43 +154,49 @@ impl SegmentTable {
         unsafe { pointer.as_ref() }
     }
 
-    /// The segment in `slot`, kept alive by a reference of its own.
-    pub fn share(&self, slot: u32, guard: &Guard<'_>) -> Option<Arc<Segment>> {
-        let segment: *const Segment = self.get(slot, guard)?;
-        // SAFETY: the pointer came from `Arc::into_raw`, and the table's own count can't be given
-        // back while the guard lives, so the count is at least one here.
-        unsafe {
-            Arc::increment_strong_count(segment);
-            Some(Arc::from_raw(segment))
-        }
+    /// The same, kept alive by a reference of its own.
+    pub fn share(&self, slot: u32, _guard: &Guard<'_>) -> Option<Arc<Segment>> {
+        let pointer = self.cells.cell(slot)?.load(Ordering::Acquire);
+        // SAFETY: as in `get`: the table's own count can't be given back while the guard lives.
+        (!pointer.is_null()).then(|| unsafe { one_more(pointer) })
     }
 
     /// Visits all segments that a location may name now. The visitor makes no other use of the table.
     pub fn for_each(&self, mut visit: impl FnMut(&Segment)) {
-        let free = self.cells.free();
-        for slot in 1..free.next {
-            let pointer =
-                self.cells.cell(slot).map_or(ptr::null_mut(), |c| c.load(Ordering::Acquire));
-            // SAFETY: a filled slot holds a count, which is given back under the lock.
-            if let Some(segment) = unsafe { pointer.as_ref() } {
-                visit(segment);
-            }
-        }
+        // SAFETY: the pointer is good as long as the visit lasts.
+        self.visit(|pointer| visit(unsafe { &*pointer }));
     }
 
     /// The same, each kept alive by a reference of its own.
     pub fn all(&self) -> Vec<Arc<Segment>> {
         let mut all = Vec::new();
-        self.for_each(|segment| {
-            let segment: *const Segment = segment;
-            // SAFETY: the pointer came from `Arc::into_raw`, and the table's own count is not given
-            // back before the visit ends, so the count is at least one here.
-            all.push(unsafe {
-                Arc::increment_strong_count(segment);
-                Arc::from_raw(segment)
-            });
-        });
+        // SAFETY: a pointer's count is there as long as its visit lasts.
+        self.visit(|pointer| all.push(unsafe { one_more(pointer) }));
         all
+    }
+
+    /// Visits the pointers in all filled slots. Each has the table's own count while it is visited,
+    /// for that is given back under the lock.
+    fn visit(&self, mut visit: impl FnMut(*const Segment)) {
+        let free = self.cells.free();
+        for cell in (1..free.next).filter_map(|slot| self.cells.cell(slot)) {
+            let pointer = cell.load(Ordering::Acquire);
+            if !pointer.is_null() {
+                visit(pointer);
+            }
+        }
+    }
+}
+
+/// A further reference to a segment.
+///
+/// # Safety
+/// The pointer came from `Arc::into_raw`, and somebody holds a count of it during this call.
+unsafe fn one_more(segment: *const Segment) -> Arc<Segment> {
+    // SAFETY: says the caller; and the count that is added is the one that is taken over.
+    unsafe {
+        Arc::increment_strong_count(segment);
+        Arc::from_raw(segment)
     }
 }
 
