@@ -97,6 +97,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes there")]
     fn finds_the_next_one_above() {
         let mut bytes = vec![0; 1 << 16];
         place(&mut bytes, 64, 1, b"one");
