@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use bench::workload::{Uniform, Values, absent_key, key};
-use caskade::{Db, Durability, WriteOptions};
+use caskade::{Batch, Db, Durability, WriteOptions};
 
 use crate::Outcome;
 use crate::args::Args;
@@ -81,6 +81,17 @@ fn measured(db: &Db, values: &Values, what: &str, args: &Args) -> Outcome<()> {
             for version in 0..args.ops {
                 let i = order.draw();
                 db.put(&key(i), values.get(i, version))?;
+            }
+        }
+        "batch" => {
+            let mut batch = Batch::new();
+            for version in 0..args.ops / 100 {
+                batch.clear();
+                for _ in 0..100 {
+                    let i = order.draw();
+                    batch.put(&key(i), values.get(i, version));
+                }
+                db.write(&batch)?;
             }
         }
         _ => return Err(format!("cannot profile {what:?}").into()),

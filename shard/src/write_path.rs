@@ -23,6 +23,9 @@ use crate::reclaim::Guard;
 use crate::segment::{Segment, Sizes, Tail};
 use crate::shard::{Active, Ahead, Ended, Log, Shard, Writer};
 
+/// Changes of a batch whose cache misses overlap.
+const OVERLAPPED: usize = 32;
+
 /// A change to one key.
 #[derive(Debug, Clone, Copy)]
 pub struct Op<'a> {
@@ -283,9 +286,18 @@ impl Locked<'_> {
         let shard = self.shard;
         let Writer { keydir, log } = &mut *self.writer;
         let guard = shard.ctx.reclaim.enter();
-        for (op, record) in ops.iter().zip(staged.records) {
-            let (entry, old) = shard.entry(&guard, keydir, op);
-            log.publish(shard, op, record, entry, &old);
+        for (ops, records) in ops.chunks(OVERLAPPED).zip(staged.records.chunks(OVERLAPPED)) {
+            // What the old records' lookups need arrives for all of them at once.
+            for op in ops {
+                shard.prefetch_slot(&guard, op.hash);
+            }
+            for op in ops {
+                shard.guess(&guard, op.hash);
+            }
+            for (op, record) in ops.iter().zip(records) {
+                let (entry, old) = shard.entry(&guard, keydir, op);
+                log.publish(shard, op, *record, entry, &old);
+            }
         }
         log.entangled = log.entangled.union(participants);
         log.unsettled = log.unsettled.union(participants);
