@@ -183,6 +183,7 @@ fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
     {
         // The life that made it may have ended before its name was durable.
         ctx.sync_dir(&ctx.path)?;
+        file.expect_synced_blocks();
         return Ok(file);
     }
     let temporary: PathBuf = ctx.path.join(names::temporary(&names::journal(index)));
@@ -198,6 +199,7 @@ fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
     file.sync_all().map_err(poisoned)?;
     ctx.storage.rename(&temporary, &path).at("rename", &temporary)?;
     ctx.sync_dir(&ctx.path)?;
+    file.expect_synced_blocks();
     Ok(file)
 }
 

@@ -212,6 +212,10 @@ pub trait File: Send + Sync + Debug {
     /// have been written, and the file may have grown by it.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Says that from now on this handle only writes, in whole blocks of 512 bytes at multiples of
+    /// 512, and syncs after each write: going around the page cache is quicker then, where that works.
+    fn expect_synced_blocks(&self) {}
+
     /// Allocates real space for `offset .. offset + len` and extends the file to its end; what was
     /// not written before reads as zeros.
     ///

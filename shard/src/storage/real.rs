@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use memmap2::MmapOptions;
@@ -84,7 +84,7 @@ impl Storage for RealStorage {
         if !kind.is_file() {
             return Err(Errno::INVAL.into());
         }
-        Ok(Arc::new(RealFile { file, access }))
+        Ok(Arc::new(RealFile { file, access, direct: OnceLock::new() }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -95,7 +95,7 @@ impl Storage for RealStorage {
             .mode(FILE_MODE)
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)?;
-        Ok(Arc::new(RealFile { file, access: Access::ReadWrite }))
+        Ok(Arc::new(RealFile { file, access: Access::ReadWrite, direct: OnceLock::new() }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -170,6 +170,44 @@ impl Drop for RealLock {
 struct RealFile {
     file: fs::File,
     access: Access,
+    /// Set if writes go around the page cache.
+    direct: OnceLock<Mutex<Direct>>,
+}
+
+/// Where bytes are put in order for writes around the page cache, which take aligned memory only.
+#[derive(Debug, Default)]
+struct Direct {
+    buffer: Vec<u8>,
+    /// The device wants more than was promised.
+    is_refused: bool,
+}
+
+impl Direct {
+    /// What the memory of such writes is aligned to: enough for every device.
+    const ALIGNMENT: usize = 4096;
+
+    fn write_all_at(&mut self, file: &fs::File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if !self.is_refused {
+            match file.write_all_at(self.aligned(bytes), offset) {
+                Err(fault) if fault.kind() == ErrorKind::InvalidInput => {}
+                answer => return answer,
+            }
+            self.is_refused = true;
+            let flags = rustix::fs::fcntl_getfl(file)?;
+            rustix::fs::fcntl_setfl(file, flags - OFlags::DIRECT)?;
+        }
+        file.write_all_at(bytes, offset)
+    }
+
+    fn aligned(&mut self, bytes: &[u8]) -> &[u8] {
+        self.buffer.clear();
+        self.buffer.reserve(bytes.len() + Self::ALIGNMENT);
+        let start = self.buffer.as_ptr().align_offset(Self::ALIGNMENT);
+        self.buffer.resize(start, 0);
+        // No more than was reserved, so that it stays where it is.
+        self.buffer.extend_from_slice(bytes);
+        &self.buffer[start..]
+    }
 }
 
 impl File for RealFile {
@@ -182,7 +220,22 @@ impl File for RealFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
+        match self.direct.get() {
+            None => self.file.write_all_at(bytes, offset),
+            Some(direct) => {
+                let mut direct = direct.lock().unwrap_or_else(PoisonError::into_inner);
+                direct.write_all_at(&self.file, bytes, offset)
+            }
+        }
+    }
+
+    fn expect_synced_blocks(&self) {
+        let flags = rustix::fs::fcntl_getfl(&self.file);
+        if flags
+            .is_ok_and(|flags| rustix::fs::fcntl_setfl(&self.file, flags | OFlags::DIRECT).is_ok())
+        {
+            self.direct.get_or_init(Mutex::default);
+        }
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -294,7 +347,6 @@ fn write_pid(file: &fs::File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
@@ -401,6 +453,28 @@ mod tests {
         let kinds: Vec<_> =
             storage.list_dir(dir.path()).unwrap().into_iter().map(|entry| entry.kind).collect();
         assert_eq!(kinds, [EntryKind::Other, EntryKind::Other, EntryKind::File]);
+    }
+
+    #[test]
+    fn writes_that_may_not_go_around_the_cache_go_through_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blocks");
+        let storage = RealStorage::new();
+        let file = storage.create(&path).unwrap();
+        file.write_all_at(&[1; 4096], 0).unwrap();
+        file.expect_synced_blocks();
+        file.write_all_at(&[2; 1024], 512).unwrap();
+        // No whole blocks: a device would refuse that.
+        file.write_all_at(&[3; 100], 700).unwrap();
+        file.write_all_at(&[4; 512], 4096).unwrap();
+        let mut expected = vec![1; 4096];
+        expected[512..1536].fill(2);
+        expected[700..800].fill(3);
+        expected.extend([4; 512]);
+        assert_eq!(fs::read(&path).unwrap(), expected);
+        let mut out = [0; 300];
+        file.read_exact_at(&mut out, 650).unwrap();
+        assert_eq!(out, expected[650..950]);
     }
 
     #[test]
