@@ -266,7 +266,9 @@ impl Store {
             .iter_mut()
             .zip(parts)
             .zip(staged)
-            .map(|((locked, (shard, ops)), part)| (*shard, locked.publish(ops, part, participants)))
+            .map(|((locked, (shard, ops)), part)| {
+                (*shard, locked.publish(ops, &part, participants))
+            })
             .collect();
         Ok(written)
     }

@@ -282,7 +282,7 @@ impl Locked<'_> {
     }
 
     /// Shows a staged part to readers. Answers the sequence number of its last record.
-    pub fn publish(&mut self, ops: &[Op<'_>], staged: Staged, participants: ShardSet) -> Seqno {
+    pub fn publish(&mut self, ops: &[Op<'_>], staged: &Staged, participants: ShardSet) -> Seqno {
         let shard = self.shard;
         let Writer { keydir, log } = &mut *self.writer;
         let guard = shard.ctx.reclaim.enter();
