@@ -308,7 +308,7 @@ impl<'a> Snapshot<'a> {
             snapshot: self,
             index: 0,
             keys: 0,
-            previous_first_hash: None,
+            previous: None,
             ended: false,
         }
     }
@@ -402,7 +402,8 @@ pub struct Leaves<'a> {
     snapshot: &'a Snapshot<'a>,
     index: u32,
     keys: u64,
-    previous_first_hash: Option<u32>,
+    /// The first hash of the leaf before, and the greatest that is known to be its own.
+    previous: Option<(u32, u32)>,
     ended: bool,
 }
 
@@ -420,28 +421,36 @@ impl<'a> Leaves<'a> {
         }
         let first_hash = bytes::get_u32(head, LEAF_FIRST_HASH_AT);
         let leaf = Leaf::new(first_hash, widths, count, &leaf[LEAF_HEAD_LEN..]);
-        self.check(&leaf)?;
+        let greatest = self.check(&leaf)?;
         self.rest = rest;
         self.index += 1;
         self.keys += count as u64;
-        self.previous_first_hash = Some(first_hash);
+        self.previous = Some((first_hash, greatest));
         Ok(leaf)
     }
 
-    fn check(&self, leaf: &Leaf<'_>) -> Result<(), Fault> {
-        if self.previous_first_hash.is_some_and(|previous| previous >= leaf.first_hash) {
-            return Err(Fault::Field("leaf order"));
+    /// Answers the leaf's greatest hash; its first one if it holds none.
+    fn check(&self, leaf: &Leaf<'_>) -> Result<u32, Fault> {
+        if let Some((first, greatest)) = self.previous {
+            if first >= leaf.first_hash {
+                return Err(Fault::Field("leaf order"));
+            }
+            if greatest >= leaf.first_hash {
+                return Err(Fault::Field("hash"));
+            }
         }
+        let mut greatest = leaf.first_hash;
         let slots = &self.snapshot.slots;
         for (hash, location) in leaf.entries() {
             if hash < leaf.first_hash {
                 return Err(Fault::Field("hash"));
             }
+            greatest = greatest.max(hash);
             if !slots.has_slot_of(location) {
                 return Err(Fault::Field("location"));
             }
         }
-        Ok(())
+        Ok(greatest)
     }
 }
 
@@ -533,6 +542,8 @@ mod tests {
         }
         let twice: [(u32, &[(u32, u64)]); 2] = [(5, &[]), (5, &[])];
         assert_eq!(refused(header(2, 0), &twice), Fault::Field("leaf order"));
+        let beyond: [(u32, &[(u32, u64)]); 2] = [(0, &[(7, here), (5, here)]), (7, &[])];
+        assert_eq!(refused(header(2, 2), &beyond), Fault::Field("hash"));
         assert_eq!(refused(header(1, 0), &twice), Fault::Length, "one leaf too many");
         assert_eq!(refused(header(3, 0), &[(0, &[]), (1, &[])]), Fault::Length, "one too few");
     }

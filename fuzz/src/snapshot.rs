@@ -80,9 +80,10 @@ fn check_leaves(header: &Header, leaves: &[OwnedLeaf]) {
     assert!(header.segments.is_sorted_by(|a, b| a.slot < b.slot));
     assert!(header.segments.iter().all(|segment| (1..=SLOT_MAX).contains(&segment.slot)));
     assert!(leaves.is_sorted_by(|a, b| a.0 < b.0), "leaves are in the order of their hashes");
-    for (first_hash, entries) in leaves {
+    let ends = leaves.iter().skip(1).map(|next| Some(next.0)).chain([None]);
+    for ((first_hash, entries), end) in leaves.iter().zip(ends) {
         for (hash, location) in entries {
-            assert!(hash >= first_hash);
+            assert!(hash >= first_hash && end.is_none_or(|end| *hash < end));
             let slot = (location >> 40) as u32;
             assert!(header.segments.binary_search_by_key(&slot, |segment| segment.slot).is_ok());
         }
@@ -159,7 +160,10 @@ fn read_segments(input: &mut Input<'_>) -> Vec<Segment> {
 fn read_leaves(input: &mut Input<'_>, segments: &[Segment]) -> Vec<OwnedLeaf> {
     let mut leaves = Vec::new();
     let mut first_hash = 0_u32;
-    while !input.is_empty() {
+    loop {
+        let step = if input.bool() { input.u32() } else { input.u8().into() };
+        let next = first_hash.checked_add(step.max(1));
+        let last = next.map_or(u32::MAX, |next| next - 1);
         let mut entries = Vec::new();
         for _ in 0..input.u8() % 40 {
             let above = if input.bool() { input.u32() } else { input.u16().into() };
@@ -167,12 +171,12 @@ fn read_leaves(input: &mut Input<'_>, segments: &[Segment]) -> Vec<OwnedLeaf> {
             let units = if input.bool() { input.u32() } else { input.u16().into() };
             let class = u64::from(input.u8());
             let location = u64::from(slot) << 40 | class << 32 | u64::from(units);
-            entries.push((first_hash.saturating_add(above), location));
+            entries.push((first_hash.saturating_add(above).min(last), location));
         }
         leaves.push((first_hash, entries));
-        let step = if input.bool() { input.u32() } else { input.u8().into() };
-        let Some(next) = first_hash.checked_add(step.max(1)) else { break };
-        first_hash = next;
+        match next {
+            Some(next) if !input.is_empty() => first_hash = next,
+            _ => return leaves,
+        }
     }
-    leaves
 }

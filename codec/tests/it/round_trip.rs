@@ -209,10 +209,11 @@ proptest! {
         numbers in any::<[u64; 3]>(),
     ) {
         let slots: Vec<_> = slots.into_iter().collect();
-        let leaves: Vec<(u32, Vec<(u32, u64)>)> = leaves.into_iter().map(|(first, entries)| {
+        let ends: Vec<_> = leaves.keys().skip(1).map(|next| next - 1).chain([u32::MAX]).collect();
+        let leaves: Vec<(u32, Vec<(u32, u64)>)> = leaves.into_iter().zip(ends).map(|((first, entries), last)| {
             let entry = |(hash, slot, place): (u32, usize, u64)| {
                 let slot = u64::from(slots[slot % slots.len()]);
-                (hash.max(first), slot << 40 | place >> 24)
+                (hash.clamp(first, last), slot << 40 | place >> 24)
             };
             (first, entries.into_iter().map(entry).collect())
         }).collect();

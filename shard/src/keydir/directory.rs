@@ -22,7 +22,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// A directory of one leaf for every place of `depth` bits.
+    /// A directory with a word for every place of `depth` bits.
     fn new(depth: u32, words: impl Iterator<Item = Word>) -> Self {
         let entries: Box<[_]> = words.map(AtomicPtr::new).collect();
         assert_eq!(entries.len(), 1 << depth, "a leaf for every place");
@@ -52,9 +52,13 @@ impl Directory {
 pub(super) struct Root(AtomicPtr<Directory>);
 
 impl Root {
-    /// A table of these leaves, all of the same depth.
+    /// A table of these leaves, in order, none of them deeper than `depth`.
     pub(super) fn new(depth: u32, leaves: impl Iterator<Item = OwnedLeaf>) -> Self {
-        let directory = Directory::new(depth, leaves.map(OwnedLeaf::into_word));
+        let words = leaves.flat_map(|leaf| {
+            let covered = 1 << (depth - leaf.leaf().depth());
+            std::iter::repeat_n(leaf.into_word(), covered)
+        });
+        let directory = Directory::new(depth, words);
         Self(AtomicPtr::new(Box::into_raw(Box::new(directory))))
     }
 

@@ -131,6 +131,20 @@ pub(super) fn range_at(depth: u32, place: u32) -> Range<u64> {
     start..start + width
 }
 
+/// The place to begin a range with whose first hash is `hash`, if there is one: then
+/// [`first_hash`] answers `hash` for it.
+pub(super) fn place_before(hash: u32) -> u64 {
+    // Not every place has a hash, so that the range's first hash may lie a place behind its begin.
+    // Ranges begin at even places, unless they are of the greatest depth.
+    u64::from(place(hash) & !1)
+}
+
+/// The depth of the leaf that covers these places, if there can be one.
+pub(super) fn depth_of(places: Range<u64>) -> Option<u32> {
+    let width = places.end.checked_sub(places.start).filter(|width| width.is_power_of_two())?;
+    places.start.is_multiple_of(width).then(|| 32 - width.trailing_zeros())
+}
+
 /// The bucket where a hash is looked for first.
 #[inline]
 pub(super) fn home(hash: u32, buckets: usize) -> usize {

@@ -17,6 +17,7 @@ mod directory;
 mod geometry;
 mod leaf;
 pub mod prefetch;
+mod restore;
 mod scan;
 mod snapshot;
 mod writer;
@@ -33,6 +34,7 @@ use self::{
     snapshot::Snapshots,
 };
 pub use self::{
+    restore::Restore,
     snapshot::Snapshot,
     writer::{Entry, KeydirWriter},
 };

@@ -374,6 +374,81 @@ fn a_table_with_capacity_needs_no_rebuild() {
     }
 }
 
+/// Where a leaf ends, and its entries.
+type LeafContents = (Option<u32>, Vec<(u32, Location)>);
+
+/// The leaves of a table, as its snapshot gives them.
+fn leaves_of(writer: &mut KeydirWriter) -> Vec<LeafContents> {
+    let snapshot = writer.snapshot();
+    let mut entries = Vec::new();
+    let mut leaves: Vec<_> = (0..snapshot.leaves())
+        .map(|index| (snapshot.leaf(index, &mut entries), entries.clone()))
+        .collect();
+    leaves.push((0, Vec::new()));
+    let ends = leaves.windows(2).map(|pair| (pair[1].0 > 0).then_some(pair[1].0));
+    ends.zip(leaves.iter().map(|leaf| leaf.1.clone())).collect()
+}
+
+#[test]
+fn a_table_is_restored_from_its_leaves() {
+    for count in [0, 1, 100, 5000, 300_000] {
+        let count = if cfg!(miri) { count.min(100) } else { count };
+        let (mut writer, _) = keydir(Arc::new(Reclaim::new()));
+        for key in 0..count {
+            writer.insert_unique(spread(key), at(key));
+        }
+        // Some leaves are deeper than others now, and some have few entries.
+        for key in (0..count).filter(|&key| spread(key) < 1 << 30) {
+            writer.entry(spread(key), |l| l == at(key)).remove();
+        }
+        let mut restore = Restore::default();
+        for (end, entries) in leaves_of(&mut writer) {
+            assert!(restore.push(end, &entries), "{end:?}");
+        }
+        let reclaim = Arc::new(Reclaim::new());
+        let mut restored = restore.finish(&reclaim).unwrap();
+        let keydir = Arc::clone(restored.shared());
+        assert_eq!(keydir.len(), writer.shared().len());
+        let most = 17 * keydir.len() + 512;
+        assert!(keydir.memory_bytes() <= most.max(writer.shared().memory_bytes()), "{count}");
+        for key in 0..count {
+            let expected = (spread(key) >= 1 << 30).then(|| at(key));
+            assert_eq!(restored.find(spread(key), |l| l == at(key)), expected);
+        }
+        // It changes, grows and is taken apart as any other.
+        for key in 0..2 * count {
+            let there = restored.entry(spread(key), |l| l == at(key));
+            assert_eq!(there.current().is_some(), key < count && spread(key) >= 1 << 30);
+            there.set(at(key));
+        }
+        assert_eq!(keydir.len(), 2 * count);
+        let seen = leaves_of(&mut restored).iter().map(|(_, entries)| entries.len()).sum::<usize>();
+        assert_eq!(seen as u64, 2 * count);
+    }
+}
+
+#[test]
+fn ranges_that_no_leaf_has_make_no_table() {
+    let restore = |ends: &[Option<u32>]| {
+        let mut restore = Restore::default();
+        ends.iter().all(|&end| restore.push(end, &[])) && restore.finish(&Arc::default()).is_some()
+    };
+    let half = geometry::first_hash(1 << 31).unwrap();
+    let quarter = geometry::first_hash(1 << 30).unwrap();
+    assert!(restore(&[None]));
+    assert!(restore(&[Some(half), None]));
+    assert!(restore(&[Some(quarter), Some(half), None]));
+    assert!(!restore(&[]));
+    assert!(!restore(&[Some(half)]), "half of a table");
+    assert!(!restore(&[Some(half + 1), None]), "not at a place");
+    assert!(!restore(&[Some(quarter), None]), "three quarters are no leaf");
+    assert!(!restore(&[None, None]), "twice the same");
+    assert!(!restore(&[Some(0), None]), "an empty range");
+    let deep: Vec<_> = (0..32).rev().map(|bit| geometry::first_hash(1 << bit)).collect();
+    let deep: Vec<_> = deep.into_iter().rev().chain([None]).collect();
+    assert!(!restore(&deep), "a directory of gigabytes");
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "leaks on purpose")]
 fn a_leaked_snapshot_does_not_stop_reclamation_elsewhere() {

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use caskade_codec::ids::{SegmentId, Seqno};
 use caskade_codec::manifest::Manifest;
 use caskade_codec::names;
-use caskade_codec::snapshot::Snapshot;
+use caskade_codec::snapshot::{self, Snapshot};
 
 use super::scan::read_file;
 use crate::context::Context;
-use crate::keydir::{self, KeydirWriter};
+use crate::keydir::{self, KeydirWriter, Restore};
 use crate::location::Location;
 
 /// A keydir filled from the snapshot.
@@ -35,6 +35,16 @@ pub(super) struct Covered {
     pub(super) slot: u32,
     pub(super) live_bytes: u64,
     pub(super) live_records: u64,
+}
+
+/// The entries of a leaf.
+fn located(
+    leaf: &snapshot::Leaf<'_>,
+) -> impl Iterator<Item = Result<(u32, Location), &'static str>> {
+    leaf.entries().map(|(hash, raw)| {
+        let location = Location::from_raw(raw).ok_or("a location is zero")?;
+        if hash == 0 { Err("a hash is zero") } else { Ok((hash, location)) }
+    })
 }
 
 impl LoadedKeydir {
@@ -70,22 +80,44 @@ impl LoadedKeydir {
                 None => gone.push(segment.slot),
             }
         }
+        let is_gone = |location: Location| {
+            gone.contains(&location.slot()) && !planted!("snapshot-keeps-merged")
+        };
         // Counted, not believed: a merge trusts these numbers. Pages of the table that no slot needs
         // are never taken.
         let slot_max = header.segments.last().map_or(0, |last| last.slot);
         let mut records = vec![0_u32; slot_max as usize + 1];
-        let (mut keydir, _) = keydir::with_capacity(Arc::clone(&ctx.reclaim), header.keys);
-        let mut keys = 0;
-        for leaf in snapshot.leaves() {
-            for (hash, raw) in leaf.map_err(|fault| fault.to_string())?.entries() {
-                let location = Location::from_raw(raw).ok_or("a location is zero")?;
-                if !gone.contains(&location.slot()) || planted!("snapshot-keeps-merged") {
-                    keydir.insert_unique(hash, location);
-                    keys += 1;
+        let leaves: Vec<_> =
+            snapshot.leaves().collect::<Result<_, _>>().map_err(|fault| fault.to_string())?;
+        let ends = leaves.iter().skip(1).map(|next| Some(next.first_hash)).chain([None]);
+        let (mut restore, mut is_table) = (Restore::default(), true);
+        let (mut entries, mut keys) = (Vec::new(), 0);
+        for (leaf, end) in leaves.iter().zip(ends) {
+            entries.clear();
+            for entry in located(leaf) {
+                let (hash, location) = entry?;
+                if !is_gone(location) {
+                    entries.push((hash, location));
                     records[location.slot() as usize] += 1;
                 }
             }
+            keys += entries.len() as u64;
+            is_table = is_table && restore.push(end, &entries);
         }
+        let restored = if is_table { restore.finish(&ctx.reclaim) } else { None };
+        let keydir = if let Some(keydir) = restored {
+            keydir
+        } else {
+            // Any leaves are right, but those of a table serve as they are.
+            let (mut keydir, _) = keydir::with_capacity(Arc::clone(&ctx.reclaim), keys);
+            for entry in leaves.iter().flat_map(located) {
+                let (hash, location) = entry?;
+                if !is_gone(location) {
+                    keydir.insert_unique(hash, location);
+                }
+            }
+            keydir
+        };
         for segment in covered.values_mut() {
             segment.live_records = records[segment.slot as usize].into();
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use caskade::{Error, WriteOptions};
+use caskade_codec::snapshot::{self, Snapshot};
 use caskade_codec::{checksum, hint};
 use caskade_shard::storage::sim::{CrashEffect, Pending};
 
@@ -69,6 +70,27 @@ fn a_snapshot_damaged_anywhere_is_ignored() {
     let path = Rig::shard_dir(0).join("KEYDIR");
     assert!(rig.disk.exists(&path));
     damage_everywhere(&rig, &path);
+}
+
+/// Leaves say how the keydir was divided when they were written, and any division serves.
+#[test]
+fn a_snapshot_divided_into_other_leaves_serves() {
+    let rig = motley(true);
+    let path = Rig::shard_dir(0).join("KEYDIR");
+    let bytes = rig.disk.read_file(&path).unwrap();
+    let snapshot = Snapshot::open(&bytes).unwrap();
+    let mut entries: Vec<_> =
+        snapshot.leaves().flat_map(|leaf| leaf.unwrap().entries().collect::<Vec<_>>()).collect();
+    entries.sort_unstable();
+    for size in 1..=entries.len() {
+        let mut header = snapshot.header().clone();
+        header.leaves = entries.len().div_ceil(size) as u32;
+        let mut divided = header.encode();
+        for (index, leaf) in (0..).zip(entries.chunks(size)) {
+            snapshot::encode_leaf(index, leaf[0].0, leaf, &mut divided);
+        }
+        assert_eq!(opens_the_same(&rig, |disk| disk.write_file(&path, &divided).unwrap()), 0);
+    }
 }
 
 /// Every hint in the place of every other.
