@@ -31,7 +31,7 @@ impl Buffer {
 impl Drop for Buffer {
     #[inline]
     fn drop(&mut self) {
-        if self.0.capacity() <= SPARE_MAX {
+        if (1..=SPARE_MAX).contains(&self.0.capacity()) {
             let _ = SPARE.try_with(|spare| spare.set(std::mem::take(&mut self.0)));
         }
     }
@@ -72,6 +72,15 @@ mod tests {
         let third = Buffer::copied(b"third");
         assert_eq!((third.as_ptr(), &*third), (at, &b"third"[..]));
         assert_eq!((&*second, &*second.clone()), (&b"second"[..], &b"second"[..]));
+    }
+
+    #[test]
+    fn an_empty_buffer_takes_no_place() {
+        let kept = Buffer::copied(b"some bytes");
+        let at = kept.as_ptr();
+        drop(kept);
+        drop(Buffer::from(Vec::new()));
+        assert_eq!(Buffer::copied(b"others").as_ptr(), at);
     }
 
     #[test]

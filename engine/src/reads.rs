@@ -15,7 +15,7 @@ use crate::writes::Decision;
 use crate::{Error, Result};
 
 /// Keys whose cache misses overlap: enough to hide them, few enough to stay in the first cache.
-const GROUP: usize = 16;
+pub(crate) const GROUP: usize = 16;
 
 /// Calls `visit` with the value as the user stored it.
 #[inline]

@@ -37,7 +37,17 @@ const NEVER: u64 = u64::MAX;
 #[derive(Clone)]
 enum Repr {
     Copied(Buffer),
-    Mapped { segment: Arc<Segment>, start: u64, end: u64 },
+    /// One of several that were copied together.
+    Shared {
+        bytes: Arc<[u8]>,
+        start: u32,
+        end: u32,
+    },
+    Mapped {
+        segment: Arc<Segment>,
+        start: u64,
+        end: u64,
+    },
 }
 
 impl Value {
@@ -101,6 +111,60 @@ impl Value {
     }
 }
 
+/// One of the [`Copies`].
+struct Copy {
+    /// Where it goes.
+    at: usize,
+    /// Where it ends in the memory.
+    end: u32,
+    version: Version,
+    expiry: u64,
+}
+
+/// Small values on their way into one piece of memory: an allocation for all of them.
+///
+/// Few enough that it does no harm if only one of them is kept.
+#[derive(Default)]
+pub(crate) struct Copies {
+    bytes: Vec<u8>,
+    values: Vec<Copy>,
+}
+
+impl Copies {
+    /// Copies the value, or answers that it is none to be copied as it is.
+    #[inline]
+    pub(crate) fn take(&mut self, at: usize, found: &Found<'_>, shard: ShardId) -> bool {
+        let stored = found.frame.value();
+        if is_compressed(found) || stored.len() > COPIED_MAX {
+            return false;
+        }
+        self.bytes.extend_from_slice(stored);
+        self.values.push(Copy {
+            at,
+            end: self.bytes.len() as u32,
+            version: Version::new(shard, found.frame.header.seqno),
+            expiry: found.frame.expiry().unwrap_or(NEVER),
+        });
+        true
+    }
+
+    /// Puts the values where they go, once there are `least` of them.
+    #[inline]
+    pub(crate) fn give(&mut self, least: usize, to: &mut [Option<Value>]) {
+        if self.values.len() < least {
+            return;
+        }
+        let shared: Arc<[u8]> = Arc::from(&*self.bytes);
+        self.bytes.clear();
+        let mut start = 0;
+        for Copy { at, end, version, expiry } in self.values.drain(..) {
+            let repr = Repr::Shared { bytes: Arc::clone(&shared), start, end };
+            to[at] = Some(Value { repr, version, expiry });
+            start = end;
+        }
+    }
+}
+
 #[inline]
 pub(crate) fn is_compressed(found: &Found<'_>) -> bool {
     let flags = found.frame.header.flags;
@@ -124,6 +188,7 @@ impl Deref for Value {
     fn deref(&self) -> &[u8] {
         match &self.repr {
             Repr::Copied(bytes) => bytes,
+            Repr::Shared { bytes, start, end } => &bytes[*start as usize..*end as usize],
             Repr::Mapped { segment, start, end } => &segment.published(*end)[*start as usize..],
         }
     }

@@ -1,6 +1,8 @@
 //! What every user does first.
 
-use caskade::{Batch, Db, Durability, ScanCursor};
+use std::time::Duration;
+
+use caskade::{Batch, Db, Durability, ScanCursor, WriteOptions};
 
 #[test]
 fn puts_gets_deletes_and_reopens() {
@@ -54,4 +56,34 @@ fn puts_gets_deletes_and_reopens() {
         cursor = page.next;
     }
     assert_eq!(seen, copy.len());
+}
+
+/// Values that were copied into the same memory are handles of their own, beside those that were not.
+#[test]
+fn many_values_are_what_single_gets_answer_and_outlive_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path().join("db")).unwrap();
+    let key = |i: u32| i.to_be_bytes();
+    for i in 0..100_u32 {
+        let len = if i % 7 == 0 { 5000 } else { i as usize * 10 };
+        let ttl = Duration::from_secs(1000 + u64::from(i));
+        let options = if i % 3 == 0 { WriteOptions::new().ttl(ttl) } else { WriteOptions::new() };
+        db.put_with(&key(i), &vec![i as u8; len], options).unwrap();
+    }
+    // Some are asked for twice, and some are not there.
+    let keys: Vec<_> = (0..150).chain(40..60).map(key).collect();
+    let mut many = db.get_many(&keys).unwrap();
+    for (key, value) in keys.iter().zip(&many) {
+        let single = db.get(key).unwrap();
+        assert_eq!(value, &single);
+        let about = |value: &Option<caskade::Value>| {
+            value.as_ref().map(|value| (value.version(), value.expires_at_unix_ms()))
+        };
+        assert_eq!(about(value), about(&single));
+    }
+    let kept = many.swap_remove(50).expect("it is there");
+    let copy = kept.clone();
+    drop((many, kept));
+    db.close().unwrap();
+    assert_eq!(copy, vec![50; 500]);
 }
