@@ -1,6 +1,5 @@
 //! A shard as it was at one moment: a keydir snapshot, and the segments that it needs.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -14,7 +13,8 @@ use crate::write_path::Locked;
 #[derive(Debug)]
 pub struct View {
     keydir: Snapshot,
-    segments: HashMap<u32, Arc<Segment>>,
+    /// By slot.
+    segments: Vec<Option<Arc<Segment>>>,
 }
 
 impl Locked<'_> {
@@ -50,19 +50,18 @@ impl View {
     /// it is needed.
     pub fn will_need(&self) {
         const BYTES_MAX: u64 = 1 << 30;
-        if self.segments.values().map(|segment| segment.readable()).sum::<u64>() > BYTES_MAX {
+        let segments = || self.segments.iter().flatten();
+        if segments().map(|segment| segment.readable()).sum::<u64>() > BYTES_MAX {
             return;
         }
-        for segment in self.segments.values() {
+        for segment in segments() {
             segment.map().will_need(0, segment.readable());
         }
     }
 
     /// Asks for the cache lines of a record.
     pub fn prefetch(&self, location: Location) {
-        if let Some(segment) = self.segments.get(&location.slot()) {
-            segment.prefetch(location);
-        }
+        self.segment(location).prefetch(location);
     }
 
     /// The record at a location of this view, verified.
@@ -72,6 +71,7 @@ impl View {
 
     /// The segment of a location of this view.
     pub fn segment(&self, location: Location) -> &Arc<Segment> {
-        self.segments.get(&location.slot()).expect("a view holds every segment that it names")
+        let segment = self.segments.get(location.slot() as usize).and_then(Option::as_ref);
+        segment.expect("a view holds every segment that it names")
     }
 }

@@ -342,9 +342,14 @@ impl Locked<'_> {
     }
 
     /// All segments that a location may name now, by slot.
-    pub(crate) fn segments(&self) -> HashMap<u32, Arc<Segment>> {
-        let segments = self.shard.segments.all();
-        segments.into_iter().map(|segment| (segment.slot, segment)).collect()
+    pub(crate) fn segments(&self) -> Vec<Option<Arc<Segment>>> {
+        let mut by_slot = Vec::new();
+        for segment in self.shard.segments.all() {
+            let slot = segment.slot as usize;
+            by_slot.resize(by_slot.len().max(slot + 1), None);
+            by_slot[slot] = Some(segment);
+        }
+        by_slot
     }
 
     /// Live bytes and records of each segment.
