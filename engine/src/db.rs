@@ -482,7 +482,27 @@ impl Db {
     ///
     /// As [any read](crate#errors).
     pub fn scan(&self, cursor: ScanCursor, count: usize) -> Result<ScanPage> {
-        let page = |store: &Store| crate::iter::scan(store, cursor, count);
+        let page = |store: &Store| crate::iter::scan(store, cursor, count, Err);
+        self.store().timed(Operation::Scan, None, page)
+    }
+
+    /// As [`Db::scan`], but goes on behind damaged records: `damaged` hears of each, as an
+    /// [`Error::Corrupt`].
+    ///
+    /// # Errors
+    ///
+    /// As [any read](crate#errors), but not for damage.
+    pub fn scan_past_damage(
+        &self,
+        cursor: ScanCursor,
+        count: usize,
+        mut damaged: impl FnMut(Error),
+    ) -> Result<ScanPage> {
+        let hear = |error| {
+            damaged(error);
+            Ok(())
+        };
+        let page = |store: &Store| crate::iter::scan(store, cursor, count, hear);
         self.store().timed(Operation::Scan, None, page)
     }
 

@@ -9,10 +9,10 @@ use caskade_shard::location::Location;
 use caskade_shard::view::View;
 use caskade_shard::write_path::Locked;
 
-use crate::Result;
 use crate::reads::with_value;
 use crate::store::Store;
 use crate::value::Value;
+use crate::{Error, Result};
 
 /// Records whose cache misses overlap.
 const AHEAD: usize = 12;
@@ -223,8 +223,14 @@ pub struct ScanPage {
     pub next: Option<ScanCursor>,
 }
 
-/// Reads about `count` records from `cursor` on, in the order of their hashes.
-pub(crate) fn scan(store: &Store, cursor: ScanCursor, count: usize) -> Result<ScanPage> {
+/// Reads about `count` records from `cursor` on, in the order of their hashes. `damaged` says
+/// whether one that cannot be read ends it.
+pub(crate) fn scan(
+    store: &Store,
+    cursor: ScanCursor,
+    count: usize,
+    mut damaged: impl FnMut(Error) -> Result<()>,
+) -> Result<ScanPage> {
     store.check_open()?;
     let count = count.max(1);
     let now_ms = store.now_ms();
@@ -244,11 +250,18 @@ pub(crate) fn scan(store: &Store, cursor: ScanCursor, count: usize) -> Result<Sc
                 return Ok(ScanPage { entries, next: Some(ScanCursor { hash, ..at }) });
             }
             previous = Some(hash);
-            let found = shard.record_at(&guard, location)?;
-            if !found.frame.is_expired(|| now_ms) {
+            let entry = shard.record_at(&guard, location).and_then(|found| {
+                if found.frame.is_expired(|| now_ms) {
+                    return Ok(None);
+                }
                 let value =
                     Value::new(found, shard.id, |found| shard.share_segment(&found, &guard))?;
-                entries.push(Entry { key: found.frame.key().into(), value });
+                Ok(Some(Entry { key: found.frame.key().into(), value }))
+            });
+            match entry {
+                Ok(entry) => entries.extend(entry),
+                Err(error @ Error::Corrupt { .. }) => damaged(error)?,
+                Err(error) => return Err(error),
             }
         }
         at = match next_leaf {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use caskade::{Error, LossKind, RecoveryMode};
+use caskade::{Error, LossKind, RecoveryMode, ScanCursor};
 use caskade_shard::storage::sim::{CrashEffect, Op, Verdict};
 
 use crate::rig::{HOME, Rig, compare, contents, strip_indexes, tiny};
@@ -56,6 +56,34 @@ fn a_flipped_bit_in_a_sealed_segment_is_told_by_key_and_place() {
             .map(|d| (d.shard, d.segment, d.offset))
             .collect();
         assert_eq!(places, [(0, 1, HEADER + damaged * frame)], "byte {at}");
+    }
+}
+
+/// A scan ends at damage, and can go on behind it at every page size.
+#[test]
+fn a_scan_can_go_on_behind_damage() {
+    let (rig, path, frame) = sealed(true);
+    for key in [0, 5, 6, 11] {
+        rig.disk.flip_bit(&path, HEADER + key * frame + 30, 2).unwrap();
+    }
+    let db = rig.try_open(|options| options).expect("the hint serves");
+    let error = db.scan(ScanCursor::start(), 100).expect_err("damaged");
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    for count in [1, 2, 3, 100] {
+        let (mut keys, mut places) = (Vec::new(), Vec::new());
+        let mut cursor = Some(ScanCursor::start());
+        while let Some(at) = cursor {
+            let page = db.scan_past_damage(at, count, |error| {
+                let Error::Corrupt { offset, .. } = error else { panic!("{error}") };
+                places.push((offset - HEADER) / frame);
+            });
+            let page = page.unwrap();
+            keys.extend(page.entries.into_iter().map(|entry| entry.key[0]));
+            cursor = page.next;
+        }
+        keys.sort_unstable();
+        places.sort_unstable();
+        assert_eq!((&keys[..], &places[..]), (&[1, 2, 3, 4, 7, 8, 9, 10][..], &[0, 5, 6, 11][..]));
     }
 }
 
