@@ -143,6 +143,9 @@ pub(crate) struct ScanArgs {
     /// Only keys that begin so (all keys are looked at all the same)
     #[arg(long, value_name = "BYTES")]
     pub(crate) prefix: Option<OsString>,
+    /// Go on behind damaged records; say at the end where they are, with exit code 3
+    #[arg(long)]
+    pub(crate) skip_damaged: bool,
     /// Stop after about so many keys
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,
@@ -177,6 +180,10 @@ pub(crate) struct CountArgs {
     /// Look at every key, to leave out those that have expired and were not cleaned up
     #[arg(long)]
     pub(crate) exact: bool,
+    /// Look at every key, and do not count damaged ones; say at the end where they are, with exit
+    /// code 3
+    #[arg(long)]
+    pub(crate) skip_damaged: bool,
     /// How the prefix is written
     #[arg(long = "in", value_name = "FORM", value_enum, default_value_t)]
     pub(crate) input: Form,
@@ -297,6 +304,9 @@ pub(crate) struct ExportArgs {
     /// Only keys that begin so
     #[arg(long, value_name = "BYTES")]
     pub(crate) prefix: Option<OsString>,
+    /// Go on behind damaged records; say at the end where they are, with exit code 3
+    #[arg(long)]
+    pub(crate) skip_damaged: bool,
     /// Write to this file instead of stdout
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,

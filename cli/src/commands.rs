@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 mod beside;
+mod damaged;
 mod dump;
 pub(crate) mod export;
 pub(crate) mod import;
@@ -17,7 +18,7 @@ pub(crate) mod values;
 
 use std::path::Path;
 
-use caskade::{Builder, Db, OpenReport};
+use caskade::{Builder, Db, Loss, OpenReport};
 
 use crate::fault::Outcome;
 use crate::interrupt;
@@ -58,16 +59,18 @@ fn open_quietly(builder: Builder) -> Outcome<Db> {
 fn tell_of_losses(db: &Db) {
     let report = db.open_report();
     tell_of_files(report);
-    for loss in report.losses() {
-        note!(
-            "{} dropped from shard {}, segment {}, offset {}: {}",
-            units::bytes(loss.bytes),
-            loss.shard,
-            loss.segment,
-            loss.offset,
-            loss.reason
-        );
-    }
+    report.losses().for_each(tell_of_loss);
+}
+
+fn tell_of_loss(loss: &Loss) {
+    note!(
+        "{} dropped from shard {}, segment {}, offset {}: {}",
+        units::bytes(loss.bytes),
+        loss.shard,
+        loss.segment,
+        loss.offset,
+        loss.reason
+    );
 }
 
 /// Notes on stderr which files were damaged without a loss.

@@ -5,7 +5,8 @@ use std::io::{self, BufWriter, Write};
 
 use caskade::Db;
 
-use super::{beside, dump, open_to_read, scan};
+use super::damaged::Damaged;
+use super::{beside, dump, scan};
 use crate::args::{DumpFormat, ExportArgs};
 use crate::escape::Form;
 use crate::fault::{Fault, Outcome};
@@ -23,20 +24,24 @@ pub(crate) fn export(args: &ExportArgs) -> Outcome {
         return Err(Fault::Usage("a dump holds text only: use --out escaped or hex".to_owned()));
     }
     let prefix = scan::prefix(args.input, args.prefix.as_deref())?;
-    let db = open_to_read(&args.store)?;
-    let Some(path) = &args.file else { return write_all(args, &db, &prefix, io::stdout().lock()) };
+    let (db, mut damaged) = Damaged::open(&args.store, args.skip_damaged)?;
+    let mut write = |out: &mut dyn Write| write_all(args, &db, &mut damaged, &prefix, out);
+    let Some(path) = &args.file else {
+        write(&mut io::stdout().lock())?;
+        return damaged.finish();
+    };
     let is_device = path.metadata().is_ok_and(|meta| !meta.is_file());
     // Half a dump could be taken for a whole one: the file gets its name at the end.
     let partial = if is_device { path.clone() } else { beside::sibling(path, ".partial") };
-    let file =
+    let mut file =
         File::create(&partial).map_err(|source| Fault::system("create", &partial, source))?;
-    let written = write_all(args, &db, &prefix, file).map_err(|fault| match fault {
+    let written = write(&mut file).map_err(|fault| match fault {
         // What is written without saying where goes to stdout as a rule.
         Fault::Stdout(source) => Fault::system("write", &partial, source),
         fault => fault,
     });
     if is_device {
-        return written;
+        return written.and_then(|()| damaged.finish());
     }
     let named = written.and_then(|()| {
         fs::rename(&partial, path).map_err(|source| Fault::system("rename to", path, source))
@@ -44,10 +49,16 @@ pub(crate) fn export(args: &ExportArgs) -> Outcome {
     if named.is_err() {
         let _ = fs::remove_file(&partial);
     }
-    named
+    named.and_then(|()| damaged.finish())
 }
 
-fn write_all(args: &ExportArgs, db: &Db, prefix: &[u8], out: impl Write) -> Outcome {
+fn write_all(
+    args: &ExportArgs,
+    db: &Db,
+    damaged: &mut Damaged,
+    prefix: &[u8],
+    out: &mut dyn Write,
+) -> Outcome {
     let mut out = BufWriter::with_capacity(1 << 16, out);
     let is_lmdb = args.format == DumpFormat::Lmdb;
     if is_lmdb {
@@ -62,7 +73,13 @@ fn write_all(args: &ExportArgs, db: &Db, prefix: &[u8], out: impl Write) -> Outc
             interrupt::check()?;
             progress.set(done, total);
         }
-        let entry = entry?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                damaged.pass(error)?;
+                continue;
+            }
+        };
         if !entry.key.starts_with(prefix) {
             continue;
         }

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use caskade::{Entry, ScanCursor};
 use serde_json::json;
 
-use super::open_to_read;
+use super::damaged::Damaged;
 use crate::args::{CountArgs, ScanArgs};
 use crate::escape::Form;
 use crate::fault::Outcome;
@@ -21,7 +21,7 @@ pub(crate) fn scan(args: &ScanArgs) -> Outcome {
         args.output.for_json()?;
     }
     let prefix = prefix(args.input, args.prefix.as_deref())?;
-    let db = open_to_read(&args.store)?;
+    let (db, mut damaged) = Damaged::open(&args.store, args.skip_damaged)?;
     let mut out = BufWriter::new(io::stdout().lock());
     // Where the keys themselves run over the terminal, a bar would only be in the way.
     let progress = (!io::stdout().is_terminal()).then(|| Progress::new("scanning: keys"));
@@ -34,7 +34,9 @@ pub(crate) fn scan(args: &ScanArgs) -> Outcome {
     {
         interrupt::check()?;
         // No more than is asked for, since a page cannot be left in its middle.
-        let page = db.scan(at, left.min(PAGE) as usize)?;
+        let (count, mut passed) = (left.min(PAGE) as usize, Vec::new());
+        let page = db.scan_past_damage(at, count, |error| passed.push(error))?;
+        passed.into_iter().try_for_each(|error| damaged.pass(error))?;
         for entry in page.entries.iter().filter(|entry| entry.key.starts_with(&prefix)) {
             print(&mut out, args, entry)?;
             left = left.saturating_sub(1);
@@ -54,7 +56,7 @@ pub(crate) fn scan(args: &ScanArgs) -> Outcome {
         note!("there may be more; go on with --cursor {next}");
     }
     out.flush()?;
-    Ok(())
+    damaged.finish()
 }
 
 fn print(out: &mut impl Write, args: &ScanArgs, entry: &Entry) -> Outcome {
@@ -86,9 +88,9 @@ pub(super) fn prefix(form: Form, prefix: Option<&std::ffi::OsStr>) -> Outcome<Ve
 /// Prints the number of keys.
 pub(crate) fn count(args: &CountArgs) -> Outcome {
     let prefix = prefix(args.input, args.prefix.as_deref())?;
-    let db = open_to_read(&args.store)?;
+    let (db, mut damaged) = Damaged::open(&args.store, args.skip_damaged)?;
     let mut count = db.len();
-    if args.exact || !prefix.is_empty() {
+    if args.exact || args.skip_damaged || !prefix.is_empty() {
         let keys = db.keys()?;
         let total = count;
         let progress = Progress::new("keys");
@@ -98,9 +100,12 @@ pub(crate) fn count(args: &CountArgs) -> Outcome {
                 interrupt::check()?;
                 progress.set(done, total);
             }
-            count += u64::from(key?.starts_with(&prefix));
+            match key {
+                Ok(key) => count += u64::from(key.starts_with(&prefix)),
+                Err(error) => damaged.pass(error)?,
+            }
         }
     }
     writeln!(io::stdout(), "{count}")?;
-    Ok(())
+    damaged.finish()
 }

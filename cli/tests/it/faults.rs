@@ -68,6 +68,81 @@ fn a_flipped_bit_is_found() {
     assert!(inspected.text().contains("damaged: checksum mismatch; the next record begins at"));
 }
 
+/// The commands that read all stop at damage, unless they are told to go on.
+#[test]
+fn damaged_records_can_be_passed_over() {
+    let home = Home::new();
+    home.fill(100);
+    let lines = |ran: &Ran| ran.text().lines().filter(|line| line.contains("key:")).count();
+    for (command, args) in [
+        ("scan", &["--limit", "1000"][..]),
+        ("scan", &["--json"]),
+        ("export", &[]),
+        ("count", &["--exact"]),
+    ] {
+        let skip = [args, &["--skip-damaged"]].concat();
+        let whole = home.run(command, args);
+        assert_eq!(home.run(command, &skip).ok().len(), whole.ok().len(), "{command}");
+    }
+    let dump = home.path("dump");
+    let dump = dump.to_str().unwrap();
+    for i in 0..30 {
+        let (segment, at) = home.find(format!("key:{i:03} value").as_bytes());
+        flip(&segment, at + 8);
+    }
+    for (command, args) in [
+        ("scan", &[][..]),
+        ("export", &[]),
+        ("export", &["--file", dump]),
+        ("count", &["--exact"]),
+        ("count", &["--prefix", "key:"]),
+    ] {
+        let stopped = home.run(command, args);
+        assert_eq!(stopped.code, 3, "{}", stopped.stderr);
+        for advice in ["--skip-damaged goes on behind it", "`caskade repair` lists what is lost"] {
+            assert!(stopped.stderr.contains(advice), "{command}: {}", stopped.stderr);
+        }
+        assert!(!std::path::Path::new(dump).exists(), "half a dump has no name");
+        let ran = home.run(command, &[args, &["--skip-damaged"]].concat());
+        assert_eq!(ran.code, 3, "{}", ran.stderr);
+        assert_eq!(ran.stderr.lines().filter(|line| line.contains(" offset ")).count(), 20);
+        assert!(ran.stderr.contains("and 10 more; `caskade verify` lists all"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("30 places are damaged"), "{}", ran.stderr);
+        match (command, args) {
+            ("count", _) => assert_eq!(ran.text(), "70\n"),
+            (_, []) => assert_eq!(lines(&ran), 70, "{command}"),
+            _ => {
+                assert_eq!(std::fs::read_to_string(dump).unwrap().lines().count(), 70);
+                std::fs::remove_file(dump).unwrap();
+            }
+        }
+    }
+    // A page at a time, no key is missed and none comes twice.
+    let (mut cursor, mut keys) = ("0".to_owned(), 0);
+    loop {
+        let ran = home.run("scan", &["--skip-damaged", "--limit", "7", "--cursor", &cursor]);
+        keys += lines(&ran);
+        let Some((_, next)) = ran.stderr.split_once("--cursor ") else { break };
+        cursor = next.lines().next().unwrap().to_owned();
+    }
+    assert_eq!(keys, 70);
+}
+
+/// Without its index a damaged store opens only to be salvaged.
+#[test]
+fn a_store_that_does_not_open_can_be_read_past_the_damage() {
+    let home = Home::new();
+    home.fill(50);
+    let (segment, at) = home.find(b"key:007 value");
+    flip(&segment, at + 8);
+    std::fs::remove_file(segment.with_file_name("KEYDIR")).unwrap();
+    let _ = std::fs::remove_file(segment.with_extension("hint"));
+    home.run("count", &[""; 0]).fails(3, "--skip-damaged goes on behind it");
+    let ran = home.run("count", &["--skip-damaged"]);
+    assert_eq!((ran.code, ran.text()), (3, "49\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("1 place is damaged"), "{}", ran.stderr);
+}
+
 #[test]
 fn a_clean_store_verifies() {
     let home = Home::new();
