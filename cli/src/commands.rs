@@ -7,6 +7,7 @@ mod dump;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod inspect;
+mod pieces;
 mod plot;
 pub(crate) mod repair;
 pub(crate) mod reshard;

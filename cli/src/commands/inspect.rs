@@ -4,18 +4,19 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use caskade_codec::Fault as Unreadable;
 use caskade_codec::hint::{self, Class, Hint};
 use caskade_codec::journal::{self, Groups};
 use caskade_codec::manifest::{self, Manifest, State};
 use caskade_codec::meta::{self, StoreMeta};
 use caskade_codec::names::{FileName, StoreName};
 use caskade_codec::record::{BatchPart, Flags, Frame, Kind, Marker, Record};
-use caskade_codec::segment::{self, Scanner, resync};
+use caskade_codec::segment;
 use caskade_codec::snapshot::{self, Snapshot};
 use caskade_codec::twin::Copies;
-use caskade_codec::{Fault as Unreadable, Seqno};
 use serde_json::{Value, json};
 
+use super::pieces::Pieces;
 use crate::args::InspectArgs;
 use crate::fault::{Fault, Outcome};
 use crate::interrupt;
@@ -37,12 +38,16 @@ pub(crate) fn inspect(args: &InspectArgs) -> Outcome {
     if !file.metadata().is_ok_and(|meta| meta.is_file()) {
         return Err(Fault::Usage(format!("{} is no file of a store", args.file.display())));
     }
-    let bytes = fs::read(&args.file).map_err(|source| Fault::system("read", &args.file, source))?;
     let mut page = Page { out: BufWriter::new(io::stdout().lock()), args };
+    let mut pieces = Pieces::new(&args.file)?;
+    if pieces.bytes(0, segment::HEADER_LEN)?.starts_with(&segment::MAGIC) {
+        let result = page.segment(&mut pieces);
+        page.out.flush()?;
+        return result;
+    }
+    let bytes = fs::read(&args.file).map_err(|source| Fault::system("read", &args.file, source))?;
     let is = |magic: [u8; 8]| bytes.starts_with(&magic);
-    let result = if is(segment::MAGIC) {
-        page.segment(&bytes)
-    } else if is(hint::MAGIC) {
+    let result = if is(hint::MAGIC) {
         page.hint(&bytes)
     } else if is(snapshot::MAGIC) {
         page.snapshot(&bytes)
@@ -111,9 +116,10 @@ impl<W: Write> Page<'_, W> {
         }
     }
 
-    fn segment(&mut self, bytes: &[u8]) -> Outcome {
-        let header =
-            segment::Header::decode(bytes).map_err(|fault| unreadable(&self.args.file, fault))?;
+    fn segment(&mut self, pieces: &mut Pieces) -> Outcome {
+        let header = segment::Header::decode(pieces.bytes(0, segment::HEADER_LEN)?);
+        let header = header.map_err(|fault| unreadable(&self.args.file, fault))?;
+        let len = pieces.len()?;
         let role = match header.role {
             segment::Role::Log => "log",
             segment::Role::Merged => "merged",
@@ -121,32 +127,29 @@ impl<W: Write> Page<'_, W> {
         self.line(
             &format!(
                 "segment {} of shard {}, {role}, store {}, salt {:08x}, {} bytes",
-                header.id,
-                header.shard,
-                header.uuid,
-                header.salt,
-                bytes.len()
+                header.id, header.shard, header.uuid, header.salt, len
             ),
             &json!({
                 "segment": header.id.0, "shard": header.shard.0, "role": role,
-                "store": header.uuid.to_string(), "salt": header.salt, "bytes": bytes.len(),
+                "store": header.uuid.to_string(), "salt": header.salt, "bytes": len,
             }),
         )?;
         let from = self.args.offset.unwrap_or(segment::HEADER_LEN as u64);
         if !from.is_multiple_of(8) || from < segment::HEADER_LEN as u64 {
             return Err(Fault::Usage("records begin at multiples of 8, from 64 on".to_owned()));
         }
-        if from > bytes.len() as u64 {
-            return Err(Fault::Usage(format!("the segment ends at {}", bytes.len())));
+        if from > len {
+            return Err(Fault::Usage(format!("the segment ends at {len}")));
         }
-        self.records(bytes, header.salt, from)
+        self.records(pieces, header.salt, from)
     }
 
-    fn records(&mut self, bytes: &[u8], salt: u32, from: u64) -> Outcome {
-        let mut scanner = Scanner::new(bytes, salt, from);
+    fn records(&mut self, pieces: &mut Pieces, salt: u32, from: u64) -> Outcome {
+        let mut offset = from;
         let mut damaged = 0;
         let mut left = self.args.limit;
-        while let Some((offset, frame)) = scanner.next() {
+        loop {
+            let frame = pieces.frame(offset, salt)?;
             if left == 0 {
                 note!("there is more; go on with --offset {offset}");
                 break;
@@ -156,6 +159,7 @@ impl<W: Write> Page<'_, W> {
             let reason = match frame {
                 Frame::Record(record) => {
                     self.record(offset, &record)?;
+                    offset += record.frame_len as u64;
                     continue;
                 }
                 Frame::End => {
@@ -167,7 +171,7 @@ impl<W: Write> Page<'_, W> {
                 Frame::Corrupt(reason) => reason.to_string(),
             };
             damaged += 1;
-            let next = resync(bytes, salt, offset, Seqno::NONE).map(|(next, _)| next);
+            let next = pieces.next_behind(offset, salt)?;
             let then = next.map_or("no record follows".to_owned(), |next| {
                 format!("the next record begins at {next}")
             });
@@ -176,7 +180,7 @@ impl<W: Write> Page<'_, W> {
                 &json!({ "offset": offset, "damage": reason, "next_record": next }),
             )?;
             let Some(next) = next else { break };
-            scanner = Scanner::new(bytes, salt, next);
+            offset = next;
         }
         self.out.flush()?;
         if damaged == 0 {

@@ -1,6 +1,6 @@
 //! What goes wrong, and what the user is told.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -208,6 +208,27 @@ fn records_are_shown_with_what_they_are() {
     assert_eq!(put["flags"][0], "expires");
     let wrong = caskade(&["inspect", segment, "--offset", "65"], b"");
     assert_eq!(wrong.code, 2);
+}
+
+/// A segment may be larger than the memory.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_large_segment_is_shown_piece_by_piece() {
+    let home = Home::new();
+    let db = caskade::Db::builder(home.store()).shards(1).segment_bytes_min(16 << 20);
+    let db = db.open().unwrap();
+    for (key, value) in [("first", "1"), ("second", &"long".repeat(1 << 20)), ("third", "3")] {
+        db.put(key.as_bytes(), value.as_bytes()).unwrap();
+    }
+    db.close().unwrap();
+    let (segment, _) = home.find(b"first");
+    let len = std::fs::metadata(&segment).unwrap().len();
+    std::fs::File::options().write(true).open(&segment).unwrap().set_len(4 << 30).unwrap();
+    let line = format!("ulimit -d 262144; exec {} inspect \"$0\"", env!("CARGO_BIN_EXE_caskade"));
+    let ran = Ran::new(Command::new("sh").arg("-c").arg(line).arg(&segment).output().unwrap());
+    for shown in ["first = 1", "second = longlong", "third = 3", &format!("{len} end: ")] {
+        assert!(ran.ok().contains(shown), "{}", ran.text());
+    }
 }
 
 #[test]
