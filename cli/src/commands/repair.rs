@@ -1,5 +1,6 @@
 //! `repair`: what is lost of a damaged store, and saving the rest.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -33,12 +34,39 @@ pub(crate) fn repair(args: &RepairArgs) -> Outcome {
 }
 
 /// What was found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Found {
     /// Keys that can be read.
     keys: u64,
     losses: Vec<Loss>,
     damage: Vec<Damage>,
+}
+
+impl Found {
+    /// What opening a store and checking it said. They see the same damage, and some of it twice: a
+    /// place that lies in a greater one is left out.
+    fn new(keys: u64, db: &Db, damage: Vec<Damage>) -> Self {
+        let mut all: Vec<Loss> = db.open_report().losses().cloned().collect();
+        // Beginnings first, and the longest of those that begin alike.
+        all.sort_by_key(|loss| (loss.shard, loss.segment, loss.offset, Reverse(loss.bytes)));
+        let mut losses: Vec<Loss> = Vec::new();
+        for loss in all {
+            if !losses.iter().any(|other| holds(other, loss.shard, loss.segment, loss.offset)) {
+                losses.push(loss);
+            }
+        }
+        let is_new = |place: &Damage| {
+            !losses.iter().any(|loss| holds(loss, place.shard, place.segment, place.offset))
+        };
+        let damage = damage.into_iter().filter(is_new).collect();
+        Self { keys, losses, damage }
+    }
+}
+
+/// Whether a place lies in what was lost.
+fn holds(loss: &Loss, shard: u16, segment: u64, offset: u64) -> bool {
+    (loss.shard, loss.segment) == (shard, segment)
+        && (loss.offset..loss.offset + loss.bytes).contains(&offset)
 }
 
 /// Lists what is damaged, and writes nothing.
@@ -57,8 +85,7 @@ fn look(args: &RepairArgs) -> Outcome {
     for key in db.keys()? {
         keys += u64::from(key.is_ok());
     }
-    let losses = db.open_report().losses().cloned().collect();
-    Found { keys, losses, damage: report.damage }.print(args, "can be read")
+    Found::new(keys, &db, report.damage).print(args, "can be read")
 }
 
 /// What opening for writing does is enough after a crash; damage needs a new store.
@@ -67,11 +94,11 @@ fn in_place(args: &RepairArgs) -> Outcome {
         Ok(db) => {
             tell_of_files(db.open_report());
             let report = check_every_record(&db)?;
-            let losses = db.open_report().losses().cloned().collect();
-            let keys = db.len();
+            let is_clean = report.is_clean();
+            let found = Found::new(db.len(), &db, report.damage);
             db.close()?;
-            if report.is_clean() {
-                return Found { keys, losses, damage: Vec::new() }.print(args, "are there");
+            if is_clean {
+                return found.print(args, "are there");
             }
         }
         Err(Fault::Store(
@@ -108,9 +135,9 @@ fn salvage(store: &Path, draft: &Draft, is_held: bool) -> Outcome<Found> {
     })?;
     to.close()?;
     let damage = check_every_record(&from)?.damage;
-    let losses = from.open_report().losses().cloned().collect();
+    let found = Found::new(keys, &from, damage);
     from.close()?;
-    Ok(Found { keys, losses, damage })
+    Ok(found)
 }
 
 /// Opens a damaged store to read it; where that needs writing, a copy of its files.

@@ -86,6 +86,20 @@ fn a_repair_in_place_keeps_the_original() {
     assert_eq!(home.run("repair", &["--in-place"]).ok(), "99 keys are there\n");
 }
 
+/// Opening a store without its indexes finds damage that checking it finds again.
+#[test]
+fn each_place_counts_once() {
+    let home = damaged();
+    for path in files(&home.store()).into_keys() {
+        if path.ends_with("KEYDIR") || path.extension().is_some_and(|is| is == "hint") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let ran = home.run("repair", &[""; 0]);
+    assert_eq!(ran.text().lines().filter(|line| line.contains("segment")).count(), 1);
+    assert!(ran.stderr.contains("1 place is damaged"), "{}", ran.stderr);
+}
+
 #[test]
 fn a_missing_segment_costs_its_keys_only() {
     let home = Home::new();
@@ -101,6 +115,7 @@ fn a_missing_segment_costs_its_keys_only() {
     let keys = report["keys"].as_u64().unwrap();
     assert!(keys > 0 && keys < 100, "the other shard's keys are there: {report}");
     assert_eq!(report["losses"][0]["kind"], "corruption");
+    assert!(ran.stderr.contains("1 place is damaged"), "{}", ran.stderr);
     assert_eq!(caskade(&["count", saved.to_str().unwrap()], b"").ok(), format!("{keys}\n"));
     let ran = home.run("repair", &["--in-place"]);
     assert_eq!(ran.code, 3, "{}", ran.stderr);
