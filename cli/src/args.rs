@@ -52,7 +52,8 @@ pub(crate) enum Command {
     /// Save what can be read of a damaged store, and list what is lost
     ///
     /// Without --into and --in-place it only looks, and writes nothing. Exit code 3 says that something
-    /// is lost, also when the rest was saved.
+    /// is lost, also when the rest was saved. If a shard's MANIFEST is lost, every segment file that is
+    /// there counts, and what was deleted may be back.
     Repair(RepairArgs),
     /// Write a store anew with another number of shards, while nobody uses it
     ///

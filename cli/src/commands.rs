@@ -7,6 +7,7 @@ mod dump;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod inspect;
+mod manifest;
 mod pieces;
 mod plot;
 pub(crate) mod repair;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use caskade::Error;
+use caskade_codec::names;
 
 /// What a command answers.
 pub(crate) type Outcome<T = ()> = Result<T, Fault>;
@@ -107,10 +108,10 @@ fn advice(error: &Error) -> Option<&'static str> {
         Error::Corrupt { .. } => {
             "`caskade repair` lists what is lost, and saves the rest elsewhere."
         }
-        Error::Damaged { .. } => {
+        Error::Damaged { path, .. } if !path.ends_with(names::MANIFEST) => {
             "It cannot be read so. Go back to a backup with `caskade restore`."
         }
-        Error::MissingSegment { .. } => {
+        Error::Damaged { .. } | Error::MissingSegment { .. } => {
             "Go back to a backup with `caskade restore`, or see what `caskade repair` can save."
         }
         Error::Locked { .. } => {

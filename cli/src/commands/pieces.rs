@@ -2,7 +2,7 @@
 //!
 //! It is not mapped, for a writer may cut it meanwhile.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -66,10 +66,10 @@ impl Pieces {
         Ok(record::decode(self.bytes(offset, len)?, record::seed(salt, offset)))
     }
 
-    /// Where the next record behind the bad place at `offset` begins. Needs the whole file in memory.
-    pub(super) fn next_behind(&self, offset: u64, salt: u32) -> Outcome<Option<u64>> {
-        let whole = fs::read(&self.path);
-        let whole = whole.map_err(|source| Fault::system("read", &self.path, source))?;
-        Ok(resync(&whole, salt, offset, Seqno::NONE).map(|(next, _)| next))
+    /// Where the next record behind the bad place at `offset` begins. Takes the whole file into memory.
+    pub(super) fn next_behind(&mut self, offset: u64, salt: u32) -> Outcome<Option<u64>> {
+        let len = self.len()? as usize;
+        let whole = self.bytes(0, len)?;
+        Ok(resync(whole, salt, offset, Seqno::NONE).map(|(next, _)| next))
     }
 }

@@ -6,12 +6,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use caskade::{Damage, Db, Error, Loss, LossKind, RecoveryMode};
-use caskade_codec::names;
+use caskade_codec::ShardId;
+use caskade_codec::names::{self, StoreName};
 use serde_json::{Value, json};
 
 use super::beside::{self, Draft};
 use super::upkeep::{check_every_record, list, places_are};
-use super::{open_quietly, restore, tell_of_files};
+use super::{manifest, open_quietly, restore, tell_of_files};
 use crate::args::RepairArgs;
 use crate::fault::{Fault, Outcome};
 use crate::units;
@@ -38,6 +39,8 @@ pub(crate) fn repair(args: &RepairArgs) -> Outcome {
 struct Found {
     /// Keys that can be read.
     keys: u64,
+    /// Shards whose manifest is lost.
+    manifests: Vec<ShardId>,
     losses: Vec<Loss>,
     damage: Vec<Damage>,
 }
@@ -45,8 +48,11 @@ struct Found {
 impl Found {
     /// What opening a store and checking it said. They see the same damage, and some of it twice: a
     /// place that lies in a greater one is left out.
-    fn new(keys: u64, db: &Db, damage: Vec<Damage>) -> Self {
+    fn new(keys: u64, db: &Db, damage: Vec<Damage>, rebuilt: Vec<Rebuilt>) -> Self {
+        let mut manifests: Vec<_> = rebuilt.iter().map(|rebuilt| rebuilt.shard).collect();
+        manifests.sort_unstable();
         let mut all: Vec<Loss> = db.open_report().losses().cloned().collect();
+        all.extend(rebuilt.into_iter().flat_map(|rebuilt| rebuilt.losses));
         // Beginnings first, and the longest of those that begin alike.
         all.sort_by_key(|loss| (loss.shard, loss.segment, loss.offset, Reverse(loss.bytes)));
         let mut losses: Vec<Loss> = Vec::new();
@@ -59,7 +65,7 @@ impl Found {
             !losses.iter().any(|loss| holds(loss, place.shard, place.segment, place.offset))
         };
         let damage = damage.into_iter().filter(is_new).collect();
-        Self { keys, losses, damage }
+        Self { keys, manifests, losses, damage }
     }
 }
 
@@ -71,12 +77,19 @@ fn holds(loss: &Loss, shard: u16, segment: u64, offset: u64) -> bool {
 
 /// Lists what is damaged, and writes nothing.
 fn look(args: &RepairArgs) -> Outcome {
-    let db = open_to_salvage(&args.store).map_err(|fault| match fault {
+    let db = open_to_salvage(&args.store, true).map_err(|fault| match fault {
         Fault::Store(error @ Error::MissingSegment { .. }) => Fault::Damaged(format!(
             "{error}; the records in it are lost. --into saves the rest in a new store, --in-place in \
              this one"
         )),
-        fault => fault,
+        Fault::Store(Error::Damaged { path, reason }) if shard_of_manifest(&path).is_some() => {
+            Fault::Damaged(format!(
+                "{} is damaged: {reason}; without it nobody knows which segments count. --into saves \
+                 what those that are there hold in a new store, --in-place in this one",
+                path.display()
+            ))
+        }
+        fault => hopeless(fault),
     })?;
     tell_of_files(db.open_report());
     let report = check_every_record(&db)?;
@@ -85,7 +98,7 @@ fn look(args: &RepairArgs) -> Outcome {
     for key in db.keys()? {
         keys += u64::from(key.is_ok());
     }
-    Found::new(keys, &db, report.damage).print(args, "can be read")
+    Found::new(keys, &db, report.damage, Vec::new()).print(args, "can be read")
 }
 
 /// What opening for writing does is enough after a crash; damage needs a new store.
@@ -95,7 +108,7 @@ fn in_place(args: &RepairArgs) -> Outcome {
             tell_of_files(db.open_report());
             let report = check_every_record(&db)?;
             let is_clean = report.is_clean();
-            let found = Found::new(db.len(), &db, report.damage);
+            let found = Found::new(db.len(), &db, report.damage, Vec::new());
             db.close()?;
             if is_clean {
                 return found.print(args, "are there");
@@ -126,7 +139,7 @@ fn salvage(store: &Path, draft: &Draft, is_held: bool) -> Outcome<Found> {
     let copy = beside::sibling(&draft.path, ".files");
     beside::remove_leftover(&copy)?;
     let copy = Draft::new(copy)?;
-    let from = open_what_is_there(store, &copy.path, is_held)?;
+    let (from, rebuilt) = open_what_is_there(store, &copy.path, is_held)?;
     let shards = from.stats().shards.len() as u16;
     let to = Db::builder(&draft.path).shards(shards).open()?;
     let keys = beside::copy_records(&from, &to, "saving: keys", |error| match error {
@@ -135,13 +148,14 @@ fn salvage(store: &Path, draft: &Draft, is_held: bool) -> Outcome<Found> {
     })?;
     to.close()?;
     let damage = check_every_record(&from)?.damage;
-    let found = Found::new(keys, &from, damage);
+    let found = Found::new(keys, &from, damage, rebuilt);
     from.close()?;
     Ok(found)
 }
 
-/// Opens a damaged store to read it; where that needs writing, a copy of its files.
-fn open_what_is_there(store: &Path, copy: &Path, is_held: bool) -> Outcome<Db> {
+/// Opens a damaged store to read it; where that needs writing, a copy of its files. Answers too what
+/// had to be made anew for that.
+fn open_what_is_there(store: &Path, copy: &Path, is_held: bool) -> Outcome<(Db, Vec<Rebuilt>)> {
     let make_copy = || {
         if copy.exists() {
             return Ok(0);
@@ -149,9 +163,11 @@ fn open_what_is_there(store: &Path, copy: &Path, is_held: bool) -> Outcome<Db> {
         let _held = if is_held { None } else { restore::keep_writers_away(store)? };
         restore::copy_files(store, copy)
     };
+    let mut rebuilt: Vec<Rebuilt> = Vec::new();
+    let mut read_only = true;
     loop {
         let source = if copy.exists() { copy } else { store };
-        match open_to_salvage(source) {
+        match open_to_salvage(source, read_only) {
             // An empty file counts as one of which all is lost.
             Err(Fault::Store(Error::MissingSegment { shard, segment, .. })) => {
                 make_copy()?;
@@ -160,24 +176,52 @@ fn open_what_is_there(store: &Path, copy: &Path, is_held: bool) -> Outcome<Db> {
                 File::create_new(&path).map_err(|fault| Fault::system("create", &path, fault))?;
             }
             // The journal holds more than the segments.
-            Err(Fault::Store(Error::NeedsRecovery { .. })) => {
+            Err(Fault::Store(Error::NeedsRecovery { .. })) if read_only => {
                 make_copy()?;
-                let builder = Db::builder(copy).create(false);
-                return open_quietly(builder.recovery_mode(RecoveryMode::Salvage));
+                read_only = false;
             }
-            answer => return answer,
+            Err(Fault::Store(Error::Damaged { path, .. }))
+                if let Some(shard) = shard_of_manifest(&path)
+                    && rebuilt.iter().all(|rebuilt| rebuilt.shard != shard) =>
+            {
+                make_copy()?;
+                let losses = manifest::rebuild(copy, shard)?;
+                rebuilt.push(Rebuilt { shard, losses });
+            }
+            Err(fault) => return Err(hopeless(fault)),
+            Ok(db) => return Ok((db, rebuilt)),
         }
     }
 }
 
-fn open_to_salvage(store: &Path) -> Outcome<Db> {
-    let builder = Db::builder(store).read_only(true).recovery_mode(RecoveryMode::Salvage);
-    open_quietly(builder).map_err(|fault| match fault {
+/// A shard whose manifest was made from its segment files.
+#[derive(Debug)]
+struct Rebuilt {
+    shard: ShardId,
+    losses: Vec<Loss>,
+}
+
+/// The shard whose manifest this is, if it is one.
+fn shard_of_manifest(path: &Path) -> Option<ShardId> {
+    match StoreName::parse(path.parent()?.file_name()?) {
+        StoreName::Shard(shard) if path.ends_with(names::MANIFEST) => Some(shard),
+        _ => None,
+    }
+}
+
+fn open_to_salvage(store: &Path, read_only: bool) -> Outcome<Db> {
+    let builder = Db::builder(store).create(false).read_only(read_only);
+    open_quietly(builder.recovery_mode(RecoveryMode::Salvage))
+}
+
+/// Says so where nothing can be done.
+fn hopeless(fault: Fault) -> Fault {
+    match fault {
         Fault::Store(error @ Error::Damaged { .. }) => Fault::Damaged(format!(
             "{error}; without it nothing can be saved. Go back to a backup with `caskade restore`"
         )),
         fault => fault,
-    })
+    }
 }
 
 impl Found {
@@ -187,6 +231,14 @@ impl Found {
         if args.json {
             writeln!(out, "{:#}", self.to_json()?)?;
         } else {
+            for shard in &self.manifests {
+                writeln!(
+                    out,
+                    "shard {shard}: the MANIFEST is lost, and every segment file that is there was \
+                     taken: deleted keys, older values and parts of batches may be back, and nobody \
+                     knows which files are missing"
+                )?;
+            }
             for loss in &self.losses {
                 let kind = match loss.kind {
                     LossKind::Corruption => "damaged",
@@ -207,7 +259,7 @@ impl Found {
         }
         out.flush()?;
         let lost = self.losses.iter().filter(|loss| loss.kind == LossKind::Corruption).count();
-        let places = lost + self.damage.len();
+        let places = self.manifests.len() + lost + self.damage.len();
         if places == 0 {
             return Ok(());
         }
@@ -240,6 +292,9 @@ impl Found {
             })
             .collect();
         let damage = serde_json::to_value(&self.damage).map_err(io::Error::from)?;
-        Ok(json!({ "keys": self.keys, "losses": losses, "damage": damage }))
+        let manifests: Vec<_> = self.manifests.iter().map(|shard| shard.0).collect();
+        Ok(json!({
+            "keys": self.keys, "manifests_lost": manifests, "losses": losses, "damage": damage,
+        }))
     }
 }

@@ -143,10 +143,8 @@ fn a_killed_repair_can_be_repeated() {
     assert_eq!(left, 3, "the store, the damaged one, and what was saved");
 }
 
-/// After a power cut the journal holds writes that the segments lack. Reading commands say what to
-/// do, and saving elsewhere brings them in without touching the original.
-#[test]
-fn writes_in_the_journal_are_brought_in() {
+/// A store with 50 keys, and one more that is durable in the journal only: a power cut left it so.
+fn with_a_journal() -> (Home, String) {
     let home = Home::new();
     home.fill(50);
     let db = caskade::Db::open(home.store()).unwrap();
@@ -167,7 +165,16 @@ fn writes_in_the_journal_are_brought_in() {
     // The frame's head stands before the key.
     bytes[at - 24..at + 32].fill(0);
     std::fs::write(path, bytes).unwrap();
-    let crashed = crashed.to_str().unwrap();
+    let crashed = crashed.to_str().unwrap().to_owned();
+    (home, crashed)
+}
+
+/// After a power cut the journal holds writes that the segments lack. Reading commands say what to
+/// do, and saving elsewhere brings them in without touching the original.
+#[test]
+fn writes_in_the_journal_are_brought_in() {
+    let (home, crashed) = with_a_journal();
+    let crashed = &*crashed;
     caskade(&["count", crashed], b"").fails(5, "`caskade repair --in-place` does that");
     let before = files(Path::new(crashed));
     let saved = home.path("saved");
@@ -178,6 +185,179 @@ fn writes_in_the_journal_are_brought_in() {
     assert!(!home.path("saved.files").exists());
     assert_eq!(caskade(&["repair", crashed, "--in-place"], b"").ok(), "51 keys are there\n");
     assert_eq!(caskade(&["get", crashed, "durable"], b"").ok(), "in the journal");
+}
+
+/// Overwrites both copies of a shard's manifest.
+fn lose_manifest(store: &Path, shard: u16) {
+    std::fs::write(store.join(format!("shard-{shard:03}/MANIFEST")), [7; 9000]).unwrap();
+}
+
+/// Several lives, overwritten and deleted keys, merged segments: all that lives is in the segments.
+#[test]
+fn without_a_manifest_the_segments_serve() {
+    let home = Home::new();
+    home.fill(100);
+    let delete = |key: u32| home.run("del", &[format!("key:{key:03}")]).ok().to_owned();
+    let put = |key: u32| home.run("put", &[&format!("key:{key:03}"), "new"]).ok().to_owned();
+    (0..10).for_each(|key| drop(delete(key)));
+    (10..20).for_each(|key| drop(put(key)));
+    let merged = files(&home.store());
+    home.run("compact", &[""; 0]).ok();
+    (20..30).for_each(|key| drop(delete(key)));
+    (30..40).for_each(|key| drop(put(key)));
+    let sorted = |store: &Path| {
+        let dump = caskade(&["export".as_ref(), store.as_os_str()], b"").ok().to_owned();
+        let mut lines: Vec<_> = dump.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let whole = sorted(&home.store());
+    assert_eq!(whole.len(), 80);
+    lose_manifest(&home.store(), 0);
+    std::fs::remove_file(home.store().join("shard-001/MANIFEST")).unwrap();
+    let before = files(&home.store());
+    home.run("get", &["key:050"]).fails(3, "see what `caskade repair` can save");
+    home.run("repair", &[""; 0]).fails(3, "--into saves what those that are there hold");
+    let saved = home.path("saved");
+    let ran = home.run("repair", &["--into", saved.to_str().unwrap()]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    for shard in 0..2 {
+        assert!(ran.text().contains(&format!("shard {shard}: the MANIFEST is lost")));
+    }
+    assert!(ran.text().contains("deleted keys, older values"), "{}", ran.text());
+    assert!(ran.stderr.contains("2 places are damaged"), "{}", ran.stderr);
+    assert!(files(&home.store()) == before, "the original is as it was");
+    assert_eq!(sorted(&saved), whole);
+    let ran = home.run("repair", &["--in-place", "--json"]);
+    let report: Value = serde_json::from_str(ran.text()).unwrap();
+    assert_eq!((ran.code, &report["manifests_lost"]), (3, &serde_json::json!([0, 1])));
+    assert_eq!(sorted(&home.store()), whole);
+    let left = std::fs::read_dir(home.path("")).unwrap().count();
+    assert_eq!(left, 3, "the store, the damaged one, and what was saved");
+
+    // Files that a merge had removed come to light again: no key comes twice, or with an older value.
+    let damaged = home.path("store.damaged");
+    let in_damaged = |path: &Path| damaged.join(path.strip_prefix(home.store()).unwrap());
+    let is_gone =
+        |path: &Path| path.extension().is_some_and(|is| is == "seg") && !in_damaged(path).exists();
+    let gone: Vec<_> = merged.into_iter().filter(|(path, _)| is_gone(path)).collect();
+    assert!(!gone.is_empty(), "there was a merge");
+    for (path, bytes) in gone {
+        std::fs::write(in_damaged(&path), bytes).unwrap();
+    }
+    let again = home.path("again");
+    let args = ["repair".as_ref(), damaged.as_os_str(), "--into".as_ref(), again.as_os_str()];
+    assert_eq!(caskade(&args, b"").code, 3);
+    let saved = sorted(&again);
+    assert!(whole.iter().all(|line| saved.contains(line)));
+    let key = |line: &String| line.split_once(',').unwrap().0.to_owned();
+    assert!(saved.windows(2).all(|lines| key(&lines[0]) != key(&lines[1])));
+}
+
+/// Batches over both shards, in a store that was killed, with either manifest lost.
+#[test]
+fn without_a_manifest_batches_are_kept() {
+    let home = Home::new();
+    let builder = caskade::Db::builder(home.store()).shards(2).segment_bytes_min(4096);
+    let db = builder.background(caskade::Background::Manual).open().unwrap();
+    for round in 0..100 {
+        let mut batch = caskade::Batch::new();
+        for key in 0..5 {
+            batch.put(format!("{round}-{key}").as_bytes(), &[round; 100]);
+        }
+        db.write(&batch).unwrap();
+    }
+    for shard in 0..2 {
+        let killed = home.path(&format!("killed-{shard}"));
+        copy(&home.store(), &killed);
+        lose_manifest(&killed, shard);
+        let saved = home.path(&format!("saved-{shard}"));
+        let args = ["repair".as_ref(), killed.as_os_str(), "--into".as_ref(), saved.as_os_str()];
+        let ran = caskade(&args, b"");
+        assert!(ran.text().contains("500 keys saved"), "{}\n{}", ran.text(), ran.stderr);
+        assert!(ran.stderr.contains("1 place is damaged"), "{}", ran.stderr);
+    }
+}
+
+/// A merge forgets what was a batch: the rest of it counts all the same.
+#[test]
+fn without_a_manifest_a_batch_that_was_merged_away_is_whole() {
+    let home = Home::new();
+    let key = |i: u32| format!("key:{i:03}");
+    let value = |i: u32| format!("{} in a batch", key(i));
+    let db = caskade::Db::builder(home.store()).shards(2).open().unwrap();
+    let mut batch = caskade::Batch::new();
+    for i in 0..40 {
+        batch.put(key(i).as_bytes(), value(i).as_bytes());
+    }
+    db.write(&batch).unwrap();
+    db.close().unwrap();
+    let is_second =
+        |i: &u32| home.find(value(*i).as_bytes()).0.parent().unwrap().ends_with("shard-001");
+    let second: Vec<u32> = (0..40).filter(is_second).collect();
+    for i in &second[1..] {
+        home.run("del", &[key(*i)]).ok();
+    }
+    let first = home.store().join("shard-000");
+    copy(&first, &home.path("first"));
+    home.run("compact", &[""; 0]).ok();
+    assert!(!home.store().join("shard-001/0000000001.seg").exists(), "it was merged");
+    // Only there.
+    std::fs::remove_dir_all(&first).unwrap();
+    std::fs::rename(home.path("first"), &first).unwrap();
+    lose_manifest(&home.store(), 0);
+    let ran = home.run("repair", &["--into", home.path("saved").to_str().unwrap()]);
+    assert!(ran.text().contains(&format!("{} keys saved", 41 - second.len())), "{}", ran.text());
+}
+
+/// What is damaged in those segments costs as much as with a manifest.
+#[test]
+fn without_a_manifest_damage_is_passed_over() {
+    let home = damaged();
+    lose_manifest(&home.store(), 0);
+    lose_manifest(&home.store(), 1);
+    let saved = home.path("saved");
+    let ran = home.run("repair", &["--into", saved.to_str().unwrap()]);
+    assert!(ran.text().contains("99 keys saved"), "{}", ran.text());
+    assert!(ran.stderr.contains("3 places are damaged"), "{}", ran.stderr);
+    caskade(&["get", saved.to_str().unwrap(), "key:007"], b"").fails(1, "there is no key");
+
+    // The end of a segment, and one that cannot be told from another store's.
+    let (segment, at) = home.find(b"key:008 value");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[at - 20..].fill(1);
+    std::fs::write(&segment, bytes).unwrap();
+    let other = segment.with_file_name("0000000090.seg");
+    std::fs::copy(&segment, &other).unwrap();
+    std::fs::write(segment.with_file_name("0000000091.seg"), [0; 4096]).unwrap();
+    std::fs::write(segment.with_file_name("0000000092.seg"), [1; 4096]).unwrap();
+    std::fs::remove_dir_all(&saved).unwrap();
+    let ran = home.run("repair", &["--into", saved.to_str().unwrap()]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    for told in [
+        "no record follows",
+        "segment 90 offset 0: ",
+        "the file is another segment",
+        "segment 92 offset 0: 4.00 KiB damaged",
+    ] {
+        assert!(ran.text().contains(told), "{told}: {}", ran.text());
+    }
+    assert!(!ran.text().contains("segment 91"), "nothing was ever written there");
+}
+
+/// The journal brings in what a power cut took, also without manifests.
+#[test]
+fn without_a_manifest_the_journal_serves_too() {
+    let (home, crashed) = with_a_journal();
+    for lost in 0..2 {
+        lose_manifest(crashed.as_ref(), lost);
+        let saved = home.path(&format!("saved-{lost}"));
+        let saved = saved.to_str().unwrap();
+        let ran = caskade(&["repair", &crashed, "--into", saved], b"");
+        assert_eq!(ran.code, 3, "{}", ran.stderr);
+        assert!(ran.text().contains("51 keys saved"), "{}\n{}", ran.text(), ran.stderr);
+        assert_eq!(caskade(&["get", saved, "durable"], b"").ok(), "in the journal");
+    }
 }
 
 fn copy(from: &Path, to: &Path) {
