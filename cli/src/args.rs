@@ -357,7 +357,8 @@ pub(crate) enum Mix {
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct BenchArgs {
-    /// The store's folder: made for the benchmark and removed after it, or an existing one with --existing
+    /// The store's folder: made for the benchmark and removed after it, or an existing one with
+    /// --existing. A benchmark that is killed (SIGKILL) leaves it there
     pub(crate) store: PathBuf,
     /// Use a store that exists. Its own keys are left alone; those of the benchmark begin with
     /// `caskade-bench:` and are deleted at the end
@@ -428,7 +429,8 @@ pub(crate) struct DemoArgs {
     /// How many threads load and read [default: one a core, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) threads: Option<u8>,
-    /// Where to make the store [default: a new folder for temporary files]
+    /// Where to make the store. A demo that is killed (SIGKILL) leaves it there [default:
+    /// caskade-demo-PID in the folder for temporary files]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
     /// Leave the store there at the end

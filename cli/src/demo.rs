@@ -14,7 +14,7 @@ use caskade::{Db, Durability, WriteOptions};
 use crate::args::DemoArgs;
 use crate::fault::{Fault, Outcome};
 use crate::interrupt;
-use crate::term::{Paint, Progress};
+use crate::term::{self, Paint, Progress};
 use crate::units;
 
 use crate::load::data;
@@ -122,7 +122,7 @@ impl<'a> Demo<'a> {
         let acknowledged = self.crash()?;
         let db = self.recover(&acknowledged)?;
         self.compact(&db)?;
-        db.close()?;
+        term::wait("closing", || db.close())?;
         self.report.space.at_rest = self.measure_disk()?;
         self.report.elapsed = begun.elapsed();
         Ok(std::mem::take(&mut self.report))
@@ -261,7 +261,7 @@ impl<'a> Demo<'a> {
     fn write_durably(&mut self, db: &Db) -> Outcome {
         // What the load left in the page cache would else be paid for by the first durable writes.
         let begun = Instant::now();
-        db.sync()?;
+        term::wait("syncing", || db.sync())?;
         let synced = units::time(begun.elapsed());
         self.tell("durable", &format!("all that was buffered became durable in {synced}"))?;
         for (threads, name) in DURABLE_THREADS {
@@ -325,14 +325,21 @@ impl<'a> Demo<'a> {
         ))
     }
 
+    fn open(&self) -> Outcome<(Db, Duration)> {
+        term::wait("opening", || {
+            let begun = Instant::now();
+            Ok((Db::open(self.store)?, begun.elapsed()))
+        })
+    }
+
     fn reopen(&mut self, db: Db) -> Outcome {
-        let begun = Instant::now();
-        db.close()?;
-        drop(db);
-        let closed = begun.elapsed();
-        let begun = Instant::now();
-        let db = Db::open(self.store)?;
-        let opened = begun.elapsed();
+        let closed = term::wait("closing", || {
+            let begun = Instant::now();
+            db.close()?;
+            drop(db);
+            Ok::<_, Fault>(begun.elapsed())
+        })?;
+        let (db, opened) = self.open()?;
         self.report.recovery.clean_open = opened;
         self.check_records(&db)?;
         db.close()?;
@@ -355,9 +362,7 @@ impl<'a> Demo<'a> {
     }
 
     fn recover(&mut self, acknowledged: &crash::Acknowledged) -> Outcome<Db> {
-        let begun = Instant::now();
-        let db = Db::open(self.store)?;
-        let elapsed = begun.elapsed();
+        let (db, elapsed) = self.open()?;
         let scanned = db.open_report().shards.iter().map(|shard| shard.bytes_scanned).sum();
         let check = crash::check(&db, acknowledged)?;
         self.check_records(&db)?;
@@ -391,8 +396,10 @@ impl<'a> Demo<'a> {
     fn check_records(&self, db: &Db) -> Outcome {
         const GROUP: u64 = 1024;
         let mut wrong = 0;
+        let progress = Progress::new("comparing: records");
         for from in (0..self.records).step_by(GROUP as usize) {
             interrupt::check()?;
+            progress.set(from, self.records);
             let keys: Vec<_> = (from..self.records.min(from + GROUP)).map(data::present).collect();
             db.get_many_with(&keys, |i, value| {
                 wrong += u64::from(value != Some(&data::value(from + i as u64, ROUNDS)));
@@ -432,7 +439,12 @@ impl<'a> Demo<'a> {
             ),
         )?;
         let begun = Instant::now();
-        let verified = db.verify(|_| !interrupt::is_asked())?;
+        let progress = Progress::of_bytes("verifying");
+        let verified = db.verify(|now| {
+            progress.set(now.bytes_done, now.bytes_total);
+            !interrupt::is_asked()
+        })?;
+        drop(progress);
         if !verified.is_clean() {
             return Err(Fault::Damaged(format!(
                 "verify found {} damaged places: this is a bug, please report it",

@@ -164,6 +164,9 @@ impl Progress {
     /// What stands behind the bar.
     fn tail(&self, done: u64, total: u64) -> String {
         let elapsed = self.begun.elapsed();
+        if total == 0 && !self.has_rate {
+            return (self.show)(done);
+        }
         let rate = (self.show)(units::per_second(done, elapsed) as u64);
         if total == 0 {
             return format!("{}  {rate}/s", (self.show)(done));
@@ -191,6 +194,19 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
     }
+}
+
+/// Does what nobody knows the length of, and shows how long it has taken.
+pub(crate) fn wait<T: Send>(label: &str, work: impl FnOnce() -> T + Send) -> T {
+    let progress = Progress::of_time(label);
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(work);
+        while !worker.is_finished() {
+            progress.set(progress.begun.elapsed().as_millis() as u64, 0);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// One column for each value, from nothing to the greatest.
@@ -241,6 +257,13 @@ mod tests {
         assert_eq!(drawn[0], ' ');
         assert_ne!(drawn[1], ' ', "a little is not nothing");
         assert_ne!(drawn[2], drawn[3]);
+    }
+
+    #[test]
+    fn waiting_has_neither_an_end_nor_a_rate() {
+        assert_eq!(Progress::of_time("closing").tail(1500, 0), "1.50 s");
+        assert_eq!(Progress::of_time("writing").tail(750, 1500), " 50%  750 ms of 1.50 s");
+        assert_eq!(wait("closing", || 7), 7);
     }
 
     #[test]
