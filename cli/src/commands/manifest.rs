@@ -22,6 +22,7 @@ use super::beside;
 use super::pieces::Pieces;
 use crate::fault::{Fault, Outcome};
 use crate::interrupt;
+use crate::term::Progress;
 
 /// Above every number that a shard reaches: all records that are there are taken as they are.
 const HORIZON: Seqno = Seqno(Seqno::MAX.0 / 2);
@@ -42,7 +43,9 @@ pub(super) fn rebuild(store: &Path, shard: ShardId) -> Outcome<Vec<Loss>> {
     }
     ids.sort_unstable();
     let (mut segments, mut losses) = (Vec::new(), Vec::new());
-    for id in &ids {
+    let progress = Progress::new("reading: segments");
+    for (done, id) in (0..).zip(&ids) {
+        progress.set(done, ids.len() as u64);
         let mut segment = Found::open(&dir.join(names::segment(*id)), shard, *id)?;
         segments.extend(segment.read(uuid)?);
         losses.append(&mut segment.losses);
