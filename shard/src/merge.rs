@@ -282,11 +282,11 @@ impl Shard {
             .unwrap_or(Seqno(u64::MAX));
         let now_ms = self.ctx.storage.wall_ms();
         let mut remaining: u64 = inputs.iter().map(|input| input.sealed.len).sum();
+        let mut paced = 0;
         for input in inputs {
             let segment = &input.segment;
             let bytes = segment.published(input.sealed.len);
             let mut way = segment.in_order();
-            let mut paced = 0;
             let mut reached = HEADER_LEN as u64;
             let before = product.records();
             for (offset, frame) in Scanner::new(bytes, segment.salt, HEADER_LEN as u64) {

@@ -3,7 +3,8 @@
 //! Each test ends in [`Life::prove`]: the shard is compared with a map, reopened, compared, reopened
 //! without hints and snapshot, and compared again.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -14,6 +15,7 @@ use super::*;
 use crate::catalog;
 use crate::commit::Committer;
 use crate::context::Context;
+use crate::error::Error;
 use crate::journal::JournalScan;
 use crate::recovery::{Progress, RecoveryMode, Request, ShardScan, resolve_batches};
 use crate::storage::sim::SimDisk;
@@ -46,6 +48,26 @@ impl<F: Fn()> Surroundings for Meddling<'_, F> {
 
     fn pace(&self, _bytes: u64) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Notes the steps of a merge, and stops it when it has seen so many.
+struct Watching<'a> {
+    life: &'a Life,
+    steps: RefCell<Vec<u64>>,
+    limit: usize,
+}
+
+impl Surroundings for Watching<'_> {
+    fn settle(&self) -> Result<()> {
+        self.life.settle();
+        Ok(())
+    }
+
+    fn pace(&self, bytes: u64) -> Result<()> {
+        let mut steps = self.steps.borrow_mut();
+        steps.push(bytes);
+        if steps.len() < self.limit { Ok(()) } else { Err(Error::Stopped) }
     }
 }
 
@@ -428,4 +450,102 @@ fn a_snapshot_from_before_a_merge_brings_nothing_back() {
     life.compare();
     life.put("k", "v3");
     life.prove();
+}
+
+#[test]
+fn a_merge_of_everything_leaves_a_few_dense_segments_alone() {
+    let mut life = Life::new();
+    for key in ["k", "l"] {
+        life.put(key, "v");
+        life.seal();
+    }
+    let around = |life: &Life| {
+        let around = Meddling { life, before_settle: || {} };
+        life.shard().merge_all(&around).unwrap()
+    };
+    let before = life.sealed();
+    assert_eq!(around(&life), Outcome::default());
+    assert_eq!(life.sealed(), before);
+    // Three files where one would do.
+    life.put("m", "v");
+    life.seal();
+    let outcome = around(&life);
+    assert_eq!((outcome.inputs, outcome.outputs), (3, 1));
+    life.prove();
+}
+
+/// Every quarter of a MiB, however small the segments are.
+#[test]
+fn a_merge_tells_how_far_it_is_and_can_be_stopped() {
+    let mut life = Life::new();
+    let (large, small) = ("v".repeat(300 << 10), "w".repeat(100 << 10));
+    for (key, value) in [("k", &large), ("l", &small), ("m", &small), ("n", &small)] {
+        life.put(key, value);
+        life.seal();
+    }
+    let before = life.sealed();
+    let merge = |limit| {
+        let _upkeep = life.shard().upkeep();
+        let around = Watching { life: &life, steps: RefCell::default(), limit };
+        let outcome = life.shard().merge_segments(&before, &around);
+        (outcome, around.steps.into_inner())
+    };
+    let (stopped, steps) = merge(2);
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    assert_eq!(steps.len(), 2);
+    assert_eq!(life.sealed(), before);
+    life.compare();
+    let (merged, again) = merge(usize::MAX);
+    assert_eq!(merged.unwrap().inputs, 4);
+    assert_eq!(again, steps, "the same again, and no more than there is");
+    assert!(steps.iter().all(|bytes| (256 << 10..=400 << 10).contains(bytes)), "{steps:?}");
+    life.prove();
+}
+
+/// One merge may copy four segments, and in a store of small segments 16 MiB.
+#[test]
+fn small_segments_are_merged_many_at_a_time() {
+    let life = Life::new();
+    assert_eq!(life.shard().merge_stats().1.job_bytes_max, 16 << 20);
+}
+
+/// Two keys of which the keydir keeps the same bits.
+fn colliding_keys(life: &Life) -> [String; 2] {
+    let mut seen = HashMap::new();
+    for number in 0_u32.. {
+        let key = format!("{number}");
+        let bits = keydir_bits(life.ctx.hasher.hash(key.as_bytes()));
+        if let Some(other) = seen.insert(bits, key.clone()) {
+            return [other, key];
+        }
+    }
+    unreachable!("there are more numbers than bits")
+}
+
+/// One key stands in the snapshot or a hint, the other behind it.
+#[test]
+fn recovery_tells_keys_of_equal_hash_bits_apart() {
+    for with_snapshot in [false, true] {
+        for delete in [false, true] {
+            let mut life = Life::new();
+            let [first, second] = colliding_keys(&life);
+            life.put(&first, "one");
+            life.seal();
+            if with_snapshot {
+                let around = Meddling { life: &life, before_settle: || {} };
+                life.shard().snapshot(&around).unwrap();
+            }
+            life.put(&second, "two");
+            if delete {
+                life.delete(&second);
+            }
+            for _ in 0..2 {
+                let expected = |key: &str| life.model.get(key.as_bytes()).cloned();
+                assert_eq!(life.get(first.as_bytes()), expected(&first));
+                assert_eq!(life.get(second.as_bytes()), expected(&second));
+                life = life.reopen();
+            }
+            life.prove();
+        }
+    }
 }
