@@ -353,6 +353,25 @@ mod tests {
     }
 
     #[test]
+    fn the_active_segment_is_not_ended_for_a_sliver_of_the_excess() {
+        // Tombstones that only a merge of everything takes away.
+        let segments: Vec<_> = (1..5)
+            .map(|id| SegmentStats {
+                tombstone_bytes: 4 * MIB - (16 << 10) - 64,
+                ..segment(id, 4 * MIB, 16 << 10)
+            })
+            .collect();
+        let with_open_dead = |dead: u64| {
+            let stats = ShardStats { open_bytes: MIB + dead, open_live_bytes: MIB, ..shard() };
+            plan(&segments, &stats)
+        };
+        let all = Plan::Merge(ids(&[1, 2, 3, 4]));
+        assert_eq!(with_open_dead(SLACK), all);
+        assert_eq!(with_open_dead(4 * MIB), all);
+        assert_eq!(with_open_dead(6 * MIB), Plan::EndActive);
+    }
+
+    #[test]
     fn tombstones_that_fill_a_shard_are_merged_with_everything() {
         let mut segments: Vec<_> = (1..5).map(|id| segment(id, 4 * MIB, 16 << 10)).collect();
         for segment in &mut segments {

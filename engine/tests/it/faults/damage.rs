@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use caskade::{Error, LossKind, RecoveryMode, ScanCursor};
+use caskade_codec::manifest::Manifest;
 use caskade_shard::storage::sim::{CrashEffect, Op, Verdict};
 
 use crate::rig::{HOME, Rig, compare, contents, strip_indexes, tiny};
@@ -159,7 +160,9 @@ fn a_shortened_segment_is_damage() {
         let error = options.clone().open().expect_err("it is shorter");
         assert!(matches!(error, Error::Corrupt { .. }), "{len}: {error}");
         let db = options.recovery_mode(RecoveryMode::Salvage).open().expect("salvages");
-        assert!(db.open_report().losses().count() > 0);
+        let lost: Vec<_> =
+            db.open_report().losses().map(|loss| (loss.offset, loss.bytes)).collect();
+        assert_eq!(lost.last(), Some(&(len, bytes.len() as u64 - len)), "{lost:?}");
         let kept = len.saturating_sub(HEADER) / frame;
         for key in 0..12_u8 {
             match db.get(&[key]) {
@@ -172,6 +175,75 @@ fn a_shortened_segment_is_damage() {
             }
         }
     }
+}
+
+/// A header that is damaged, of a sealed segment and of one that was still open.
+#[test]
+fn a_damaged_header_is_damage() {
+    let (mut rig, sealed, _) = sealed(true);
+    rig.open();
+    rig.put("k", "in the log");
+    rig.kill();
+    let open = rig.files(0, ".seg").into_iter().find(|path| *path != sealed).expect("another");
+    for path in [&sealed, &open] {
+        for at in 0..HEADER {
+            let disk = rig.disk.fork();
+            disk.flip_bit(path, at, (at % 8) as u32).unwrap();
+            let options = rig.builder.clone().storage(disk.storage());
+            let error = options.clone().open().expect_err("it is damaged");
+            assert!(matches!(error, Error::Corrupt { offset: 0, .. }), "byte {at}: {error}");
+            // The records say for themselves whose they are.
+            let db = options.recovery_mode(RecoveryMode::Salvage).open().expect("salvages");
+            assert_eq!(contents(&db), rig.model);
+        }
+    }
+}
+
+/// Whole files that stand in each other's place.
+#[test]
+fn files_of_others_are_not_taken() {
+    let mut rig = Rig::with(tiny(2).snapshot_on_close(false));
+    for round in 0..2_u8 {
+        for key in 0..40_u8 {
+            rig.put([key], [round; 35]);
+        }
+        rig.seal();
+    }
+    rig.close();
+    let refuses = |from: &Path, to: &Path| {
+        let disk = rig.disk.fork();
+        disk.write_file(to, &disk.read_file(from).unwrap()).unwrap();
+        rig.builder.clone().storage(disk.storage()).open().map(drop).expect_err("of another")
+    };
+    // Segments of the same shard, of the same length or longer, and of the other shard.
+    let segments = [0, 1].map(|shard| {
+        let mut files = rig.files(shard, ".seg");
+        files.retain(|path| rig.disk.read_file(path).unwrap().len() as u64 > HEADER);
+        files
+    });
+    let len = |path: &Path| rig.disk.read_file(path).unwrap().len();
+    let mut swapped = 0;
+    for (from, to) in
+        segments.iter().flatten().flat_map(|a| segments[0].iter().map(move |b| (a, b)))
+    {
+        if from != to && len(from) >= len(to) {
+            let error = refuses(from, to);
+            assert!(matches!(error, Error::Corrupt { offset: 0, .. }), "{error}");
+            swapped += 1;
+        }
+    }
+    assert!(swapped > 2, "{segments:?}");
+    let manifests = [0, 1].map(|shard| Rig::shard_dir(shard).join("MANIFEST"));
+    for (from, to) in [(0, 1), (1, 0)] {
+        let error = refuses(&manifests[from], &manifests[to]);
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    }
+    // The right shard of the wrong store.
+    let (mut manifest, _) = Manifest::decode(&rig.disk.read_file(&manifests[0]).unwrap()).unwrap();
+    manifest.uuid.0[3] ^= 1;
+    rig.disk.write_file(&manifests[0], &manifest.encode()).unwrap();
+    let error = rig.try_open(|options| options).expect_err("of another store");
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
 }
 
 /// Any byte of either copy of a manifest, or of the store's file: the other copy serves. Both: an
@@ -277,8 +349,11 @@ fn foreign_names_are_left_alone() {
     for name in dirs {
         rig.disk.storage().create_dir(&shard.join(name)).unwrap();
     }
-    // A file of our own pattern that the manifest does not know is ours to remove.
-    rig.disk.write_file(shard.join("0000008888.seg"), b"orphan").unwrap();
+    // Files of our own patterns that the manifest does not know are ours to remove.
+    let orphans = ["0000008888.seg", "0000008888.hint"];
+    for name in orphans {
+        rig.disk.write_file(shard.join(name), b"orphan").unwrap();
+    }
     rig.open();
     for round in 0..30_u8 {
         rig.put([round], [round; 300]);
@@ -292,5 +367,5 @@ fn foreign_names_are_left_alone() {
         }
     }
     assert!(dirs.iter().all(|name| rig.disk.exists(shard.join(name))));
-    assert!(!rig.disk.exists(shard.join("0000008888.seg")));
+    assert!(orphans.iter().all(|name| !rig.disk.exists(shard.join(name))));
 }

@@ -3,8 +3,9 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
-use caskade::{Background, Db, Error};
+use caskade::{Background, Db, Error, OpenProgress};
 
 use crate::rig::{Pairs, Rig, contents, tiny};
 
@@ -232,4 +233,51 @@ fn a_panic_in_the_background_poisons() {
     rig.builder = tiny(1);
     rig.open();
     rig.prove();
+}
+
+/// The callback may say stop in any of its calls: before and after a shard is read, and before it is
+/// repaired.
+#[test]
+fn an_open_stops_wherever_it_is_told_to() {
+    for shards in [1, 2] {
+        let mut rig = Rig::with(tiny(shards).snapshot_on_close(false));
+        for key in 0..40_u8 {
+            rig.put([key], [key; 70]);
+        }
+        rig.seal();
+        for key in 0..40_u8 {
+            rig.put([key], [!key; 70]);
+        }
+        rig.kill();
+        let calls = 3 * usize::from(shards);
+        let open = |limit: usize| {
+            let told = Arc::new(Mutex::new(Vec::<OpenProgress>::new()));
+            let ears = Arc::clone(&told);
+            let progress = move |now| {
+                let mut told = ears.lock().unwrap();
+                told.push(now);
+                told.len() < limit
+            };
+            let outcome = rig.try_open(|options| options.on_open_progress(progress)).map(drop);
+            let told = told.lock().unwrap().clone();
+            (outcome, told)
+        };
+        for limit in 1..=calls {
+            let (stopped, told) = open(limit);
+            assert!(matches!(stopped, Err(Error::Stopped)), "{limit} of {calls}: {stopped:?}");
+            assert!(told.len() >= limit);
+            // What was told before the last word is done; nothing is begun after it.
+            if limit == 1 && shards == 1 {
+                assert_eq!((told[1].segments_done, told[0].segments_done), (0, 0));
+                assert!(told[1].segments_total > 0);
+            }
+        }
+        let (opened, told) = open(calls + 1);
+        opened.expect("nobody stopped it");
+        assert_eq!(told.len(), calls);
+        let last = told.last().expect("it was asked");
+        assert!(last.segments_total > 2 && last.segments_done == last.segments_total, "{last:?}");
+        rig.open();
+        rig.prove();
+    }
 }

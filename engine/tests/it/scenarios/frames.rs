@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use caskade::{Batch, Error, LossKind, RecoveryMode};
+use caskade_codec::manifest::Manifest;
 use caskade_shard::storage::sim::{
     CrashEffect, Pending, RandomChooser, Repeat, Rng, SimDisk, Verdict,
 };
@@ -113,6 +114,12 @@ fn soil(disk: &SimDisk, path: &Path, needle: &[u8], bytes: &[u8]) {
     disk.write_file(path, &image).unwrap();
 }
 
+/// How often the manifest was replaced.
+fn generation(rig: &Rig) -> u64 {
+    let bytes = rig.disk.read_file(Rig::shard_dir(0).join("MANIFEST")).unwrap();
+    Manifest::decode(&bytes).unwrap().0.generation
+}
+
 /// A tear; a new life puts and syncs; the power fails: the new put is there.
 #[test]
 fn what_is_written_after_a_tear_survives() {
@@ -123,10 +130,14 @@ fn what_is_written_after_a_tear_survives() {
         let path = newest_segment(&rig);
         rig.kill();
         soil(&rig.disk, &path, b"a value of some length", tail);
+        let len = rig.disk.read_file(&path).unwrap().len() as u64;
+        let before = generation(&rig);
         rig.open();
         let losses: Vec<_> = rig.db().open_report().losses().cloned().collect();
         assert_eq!(losses.len(), 1, "{tail:?}");
         assert_eq!(losses[0].kind, LossKind::Tail);
+        assert_eq!(losses[0].offset + losses[0].bytes, len, "up to the end of the file");
+        assert!(generation(&rig) > before, "the manifest that says so is a newer one");
         rig.compare();
         rig.put_durably("l", "after the tear");
         rig.power_cut(&mut |_: &Pending<'_>| false);
@@ -159,6 +170,7 @@ fn a_log_is_never_followed_across_a_hole() {
             _ => true,
         });
         rig.open();
+        assert!(segments[1..].iter().all(|path| !rig.disk.exists(path)), "it was cut off");
         let found = contents(rig.db());
         let count = found.len() as u8 - 1;
         assert!(count < 20, "what lay behind the hole is gone: {count}");
@@ -351,6 +363,84 @@ fn a_batch_that_lost_a_part_leaves_nothing_in_the_other_shard() {
         assert!(kinds.contains(&LossKind::Batch), "{kinds:?}");
         rig.prove();
         rig.db().compact().unwrap();
+        rig.prove();
+    }
+}
+
+/// What lies behind a broken batch is counted as lost with it, in open segments and in sealed ones.
+#[test]
+fn a_broken_batch_takes_with_it_what_lies_behind() {
+    for seals in [false, true] {
+        let mut rig = Rig::with(tiny(2));
+        let [a, b] = keys_by_shard(&rig);
+        rig.db().sync().unwrap();
+        let mut batch = Batch::new();
+        batch.put(&a, b"new").put(&b, b"new");
+        rig.db().write(&batch).unwrap();
+        // All of it lives, so that nothing is merged, which would settle the batch. Nothing of it is
+        // in the other shard, which has nothing to seal then.
+        let twin = rig.builder.clone().storage(rig.disk.fork().storage()).open().expect("opens");
+        let is_first = |key: &[u8]| twin.put(key, b"").expect("puts").to_string().starts_with('0');
+        let behind: Vec<_> =
+            (0..60_u32).map(u32::to_le_bytes).filter(|key| is_first(key)).collect();
+        for key in &behind {
+            rig.db().put(key, &[7; 100]).unwrap();
+        }
+        if seals {
+            rig.settle_down();
+        }
+        let stats = rig.db().stats();
+        assert_eq!((stats.shards[0].sealed > 2, stats.total.merges), (seals, 0));
+        rig.power_cut(&mut |pending: &Pending<'_>| match pending {
+            Pending::Sector { file, .. } => !file.starts_with(Path::new(HOME).join("shard-001")),
+            _ => true,
+        });
+        // Records end in bytes that are not zero, and fill up to eight bytes.
+        let ends: Vec<(PathBuf, u64)> = rig
+            .files(0, ".seg")
+            .into_iter()
+            .filter_map(|path| {
+                let bytes = rig.disk.read_file(&path).ok()?;
+                let end = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+                Some((path, end.next_multiple_of(8).max(HEADER) as u64))
+            })
+            .collect();
+        rig.open();
+        let losses: Vec<_> = rig.db().open_report().losses().cloned().collect();
+        let loss = losses.iter().find(|loss| loss.kind == LossKind::Batch).expect("a batch");
+        assert_eq!(loss.shard, 0);
+        let cut = Rig::shard_dir(0).join(format!("{:010}.seg", loss.segment));
+        let lost = |(path, end): &(PathBuf, u64)| match path.cmp(&cut) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Equal => end - loss.offset,
+            std::cmp::Ordering::Greater => end - HEADER as u64,
+        };
+        assert_eq!(loss.bytes, ends.iter().map(lost).sum::<u64>(), "sealed: {seals}");
+        assert!(loss.bytes > 2000 && loss.offset > HEADER as u64);
+        for key in &behind {
+            assert_eq!(rig.db().get(key).unwrap(), None, "a write from behind the cut");
+        }
+    }
+}
+
+/// After a kill nobody knows any more which shards share a batch. One that is settled takes the others
+/// with it, or a power cut leaves half of the batch.
+#[test]
+fn a_recovered_batch_is_settled_in_all_shards() {
+    for shard in [0, 1] {
+        let mut rig = Rig::with(tiny(2));
+        let keys = keys_by_shard(&rig);
+        rig.db().sync().unwrap();
+        let mut batch = Batch::new();
+        batch.put(&keys[0], b"new").put(&keys[1], b"new");
+        rig.db().write(&batch).unwrap();
+        rig.restart();
+        rig.model = contents(rig.db());
+        rig.keys = rig.model.keys().cloned().collect();
+        rig.settle_down();
+        rig.db().merge_chosen(|at, _| at == shard).expect("merges");
+        rig.power_cut(&mut |_: &Pending<'_>| false);
+        rig.open();
         rig.prove();
     }
 }

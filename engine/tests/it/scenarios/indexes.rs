@@ -93,6 +93,31 @@ fn a_snapshot_divided_into_other_leaves_serves() {
     }
 }
 
+/// A snapshot with right checksums that is of another shard, or of segments that are not these.
+#[test]
+fn a_snapshot_of_something_else_is_ignored() {
+    let rig = motley(true);
+    let path = Rig::shard_dir(0).join("KEYDIR");
+    let bytes = rig.disk.read_file(&path).unwrap();
+    let snapshot = Snapshot::open(&bytes).unwrap();
+    let ignored = |change: &dyn Fn(&mut snapshot::Header)| {
+        let mut header = snapshot.header().clone();
+        change(&mut header);
+        let mut forged = header.encode();
+        let from = forged.len();
+        forged.extend_from_slice(&bytes[from..]);
+        opens_the_same(&rig, |disk| disk.write_file(&path, &forged).unwrap())
+    };
+    assert_eq!(ignored(&|_| {}), 0);
+    assert_eq!(ignored(&|header| header.uuid.0[0] ^= 1), 1);
+    assert_eq!(ignored(&|header| header.shard.0 += 1), 1);
+    assert_eq!(ignored(&|header| header.seqno.0 += 1), 1);
+    for index in 0..snapshot.header().segments.len() {
+        assert_eq!(ignored(&|header| header.segments[index].len += 8), 1);
+        assert_eq!(ignored(&|header| header.segments[index].len -= 8), 1);
+    }
+}
+
 /// Every hint in the place of every other.
 #[test]
 fn a_hint_of_another_segment_is_rejected() {

@@ -51,6 +51,24 @@ fn segment_ids_are_never_reused() {
     rig.prove();
 }
 
+/// Ids are listed ahead, and the next life takes what the last one left: no manifest is written.
+#[test]
+fn a_life_after_a_kill_goes_on_with_the_ids_that_were_listed() {
+    let mut rig = Rig::new();
+    let path = Rig::shard_dir(0).join("MANIFEST");
+    let manifest = rig.disk.read_file(&path).unwrap();
+    for id in 1..8_u8 {
+        rig.put([id], [id; 100]);
+        let holds = |bytes: Vec<u8>| bytes.windows(100).any(|window| window == [id; 100]);
+        let used = |path: &PathBuf| rig.disk.read_file(path).is_ok_and(holds);
+        let last = rig.files(0, ".seg").into_iter().rfind(used).expect("it was written");
+        assert_eq!(last, Rig::shard_dir(0).join(format!("{id:010}.seg")));
+        rig.restart();
+        assert_eq!(rig.disk.read_file(&path).unwrap(), manifest);
+    }
+    rig.prove();
+}
+
 /// A merge's output has the highest id of all, and is merged away into nothing.
 #[test]
 fn the_id_of_a_merged_segment_is_not_given_out_again() {
