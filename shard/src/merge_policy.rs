@@ -285,6 +285,7 @@ mod tests {
         let pressure_of = |dead: u64| pressure(64 * MIB + dead, 64 * MIB, 1.5);
         assert!(!is_worth_tidying(pressure_of(12 * MIB)));
         assert!(is_worth_tidying(pressure_of(14 * MIB)));
+        assert!(!is_worth_tidying(REST_FROM));
         // What is left after tidying is not tidied again.
         assert!(!is_worth_tidying(pressure_of(7 * MIB)));
     }

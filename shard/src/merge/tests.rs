@@ -199,6 +199,14 @@ impl Life {
         counted
     }
 
+    /// The length of all segments, as counted on the way and as counted anew.
+    fn check_total(&self) {
+        self.shard().lock().unwrap().end_active();
+        let (sealed, open) = self.shard().merge_stats();
+        let total = sealed.iter().map(|segment| segment.len).sum::<u64>() + open.open_bytes;
+        assert_eq!(self.shard().total_bytes(), total);
+    }
+
     fn sealed_inputs(&self) -> Vec<Arc<Segment>> {
         self.shard().sealed_inputs(None).into_iter().map(|input| input.segment).collect()
     }
@@ -206,9 +214,11 @@ impl Life {
     /// Compares with the model, reopened and without hints and snapshot too.
     fn prove(self) {
         self.compare();
+        self.check_total();
         let counted = self.recount();
         let life = self.reopen();
         life.compare();
+        life.check_total();
         assert_eq!(life.recount(), counted);
         for entry in life.disk.list(SHARD).unwrap() {
             let name = entry.name.to_str().unwrap();
@@ -471,6 +481,18 @@ fn a_merge_of_everything_leaves_a_few_dense_segments_alone() {
     life.seal();
     let outcome = around(&life);
     assert_eq!((outcome.inputs, outcome.outputs), (3, 1));
+    life.prove();
+    // Of what fills two files there may be four.
+    let mut life = Life::new();
+    let large = "v".repeat(1500);
+    for key in ["k", "l", "m", "n"] {
+        life.put(key, &large);
+        life.seal();
+    }
+    assert_eq!(around(&life), Outcome::default());
+    life.put("o", &large);
+    life.seal();
+    assert_eq!(around(&life).inputs, 5);
     life.prove();
 }
 

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use caskade::{Error, LossKind, RecoveryMode, ScanCursor};
-use caskade_codec::manifest::Manifest;
+use caskade_codec::manifest::{Manifest, State};
+use caskade_codec::record::Frame;
+use caskade_codec::segment::{Header, Scanner};
 use caskade_shard::storage::sim::{CrashEffect, Op, Verdict};
 
 use crate::rig::{HOME, Rig, compare, contents, strip_indexes, tiny};
@@ -175,6 +177,69 @@ fn a_shortened_segment_is_damage() {
             }
         }
     }
+}
+
+/// Each record is good, but they are not the ones that were sealed.
+#[test]
+fn records_that_do_not_add_up_to_what_was_sealed_are_damage() {
+    let (rig, path, _) = sealed(false);
+    let manifest = Rig::shard_dir(0).join("MANIFEST");
+    let (mut changed, _) = Manifest::decode(&rig.disk.read_file(&manifest).unwrap()).unwrap();
+    let State::Sealed(sealed) = &mut changed.segments[0].state else { panic!("it is sealed") };
+    sealed.digest ^= 1;
+    rig.disk.write_file(&manifest, &changed.encode()).unwrap();
+    let error = rig.try_open(|options| options).expect_err("other records");
+    assert!(matches!(error, Error::Corrupt { offset: HEADER, .. }), "{error}");
+    let db = rig.try_open(|options| options.recovery_mode(RecoveryMode::Salvage)).unwrap();
+    let lost: Vec<_> = db.open_report().losses().map(|loss| (loss.offset, loss.bytes)).collect();
+    assert_eq!(lost, [(HEADER, rig.disk.read_file(&path).unwrap().len() as u64 - HEADER)]);
+    assert_eq!(contents(&db), rig.model, "what can be read is kept");
+}
+
+/// A log that ends in clean zeros ends too early if what the manifest knows to be durable is missing,
+/// be it a single record.
+#[test]
+fn a_log_that_ends_before_its_horizon_is_damage() {
+    let (mut rig, ..) = sealed(true);
+    rig.open();
+    let first = rig.files(0, ".seg");
+    for key in 0..6_u8 {
+        rig.put([key], [key; 35]);
+    }
+    // Makes the log durable, and notes how far.
+    rig.db().merge_chosen(|_, segment| segment == 1).expect("merges");
+    for key in 0..3_u8 {
+        rig.put([key], [!key; 35]);
+    }
+    rig.kill();
+    let bytes = rig.disk.read_file(Rig::shard_dir(0).join("MANIFEST")).unwrap();
+    let horizon = Manifest::decode(&bytes).unwrap().0.horizon;
+    let holds = |bytes: &[u8]| bytes.windows(35).any(|window| window == [0xff; 35]);
+    let mut segments = rig.files(0, ".seg").into_iter();
+    let path = segments.find(|path| holds(&rig.disk.read_file(path).unwrap())).expect("the log");
+    assert!(!first.contains(&path));
+    let bytes = rig.disk.read_file(&path).unwrap();
+    let header = Header::decode(&bytes).unwrap();
+    let (mut kept, mut missed) = (0, 0);
+    for (offset, frame) in Scanner::new(&bytes, header.salt, HEADER) {
+        let Frame::Record(record) = frame else { break };
+        let disk = rig.disk.fork();
+        let mut cut = bytes.clone();
+        cut[offset as usize..].fill(0);
+        disk.write_file(&path, &cut).unwrap();
+        let options = rig.builder.clone().storage(disk.storage());
+        if record.seqno > horizon {
+            assert!(options.open().expect("all of it was lost in a crash").len() == 12);
+            kept += 1;
+        } else {
+            let error = options.clone().open().expect_err("a durable record is missing");
+            assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+            let db = options.recovery_mode(RecoveryMode::Salvage).open().expect("salvages");
+            assert_eq!(db.open_report().losses().count(), 1);
+            missed += 1;
+        }
+    }
+    assert!(kept >= 3 && missed >= 6, "{kept} {missed}");
 }
 
 /// A header that is damaged, of a sealed segment and of one that was still open.
