@@ -59,12 +59,11 @@ impl Value {
         shard: ShardId,
         segment: impl FnOnce(Found<'_>) -> Arc<Segment>,
     ) -> Result<Self> {
-        let stored = found.frame.value();
-        if is_compressed(&found) || stored.len() > COPIED_MAX {
+        if !is_copied(&found) {
             return Self::large(found, shard, segment);
         }
         Ok(Self {
-            repr: Repr::Copied(Buffer::copied(stored)),
+            repr: Repr::Copied(Buffer::copied(found.frame.value())),
             version: Version::new(shard, found.frame.header.seqno),
             expiry: found.frame.expiry().unwrap_or(NEVER),
         })
@@ -112,7 +111,7 @@ impl Value {
 }
 
 /// One of the [`Copies`].
-struct Copy {
+struct Placed {
     /// Where it goes.
     at: usize,
     /// Where it ends in the memory.
@@ -127,19 +126,18 @@ struct Copy {
 #[derive(Default)]
 pub(crate) struct Copies {
     bytes: Vec<u8>,
-    values: Vec<Copy>,
+    values: Vec<Placed>,
 }
 
 impl Copies {
     /// Copies the value, or answers that it is none to be copied as it is.
     #[inline]
     pub(crate) fn take(&mut self, at: usize, found: &Found<'_>, shard: ShardId) -> bool {
-        let stored = found.frame.value();
-        if is_compressed(found) || stored.len() > COPIED_MAX {
+        if !is_copied(found) {
             return false;
         }
-        self.bytes.extend_from_slice(stored);
-        self.values.push(Copy {
+        self.bytes.extend_from_slice(found.frame.value());
+        self.values.push(Placed {
             at,
             end: self.bytes.len() as u32,
             version: Version::new(shard, found.frame.header.seqno),
@@ -157,12 +155,18 @@ impl Copies {
         let shared: Arc<[u8]> = Arc::from(&*self.bytes);
         self.bytes.clear();
         let mut start = 0;
-        for Copy { at, end, version, expiry } in self.values.drain(..) {
+        for Placed { at, end, version, expiry } in self.values.drain(..) {
             let repr = Repr::Shared { bytes: Arc::clone(&shared), start, end };
             to[at] = Some(Value { repr, version, expiry });
             start = end;
         }
     }
+}
+
+/// Whether the value is answered as a copy of what is stored.
+#[inline]
+fn is_copied(found: &Found<'_>) -> bool {
+    !is_compressed(found) && found.frame.value().len() <= COPIED_MAX
 }
 
 #[inline]

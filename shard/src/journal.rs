@@ -145,7 +145,10 @@ impl Journal {
         let file = match self.files[next].turn.take() {
             Some(turn) => turn.file,
             None => match open_or_create(ctx, next as u8, self.file_bytes) {
-                Ok(file) => file,
+                Ok(file) => {
+                    file.expect_synced_blocks();
+                    file
+                }
                 Err(error) if ctx.poison.is_latched() => return Err(error),
                 Err(_) => {
                     self.is_out_of_use = true;
@@ -183,7 +186,6 @@ fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
     {
         // The life that made it may have ended before its name was durable.
         ctx.sync_dir(&ctx.path)?;
-        file.expect_synced_blocks();
         return Ok(file);
     }
     let temporary: PathBuf = ctx.path.join(names::temporary(&names::journal(index)));
@@ -199,7 +201,6 @@ fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
     file.sync_all().map_err(poisoned)?;
     ctx.storage.rename(&temporary, &path).at("rename", &temporary)?;
     ctx.sync_dir(&ctx.path)?;
-    file.expect_synced_blocks();
     Ok(file)
 }
 

@@ -79,18 +79,25 @@ pub fn with_capacity(reclaim: Arc<Reclaim>, entries: u64) -> (KeydirWriter, Arc<
         let expected = (u128::from(entries) * u128::from(end - first)) >> 32;
         OwnedLeaf::new(geometry::class_for_expected(expected as u64), depth, FIRST_GENERATION)
     };
-    let mut leaves: Vec<_> = (0..1_u64 << depth).map(leaf).collect();
-    let mut bytes = leaves.iter().map(|leaf| leaf.leaf().bytes()).sum::<u64>();
-    let count = leaves.len();
-    let root = Root::new(depth, leaves.drain(..));
-    bytes += (size_of::<u64>() * count) as u64;
-    let keydir = Arc::new(Keydir {
+    let writer = of_leaves(reclaim, depth, (0..1_u64 << depth).map(leaf).collect());
+    let keydir = Arc::clone(writer.shared());
+    (writer, keydir)
+}
+
+/// A table of these leaves, which cover all places in order, none of them deeper than `depth`.
+fn of_leaves(reclaim: Arc<Reclaim>, depth: u32, leaves: Vec<OwnedLeaf>) -> KeydirWriter {
+    let (count, mut len, mut bytes) = (leaves.len(), 0, (size_of::<u64>() << depth) as u64);
+    for leaf in &leaves {
+        len += leaf.leaf().count() as u64;
+        bytes += leaf.leaf().bytes();
+    }
+    let keydir = Keydir {
         reclaim,
-        root,
+        root: Root::new(depth, leaves.into_iter()),
         snapshots: Snapshots::new(),
-        counts: Apart(Counts { len: AtomicU64::new(0), memory_bytes: AtomicU64::new(bytes) }),
-    });
-    (KeydirWriter::new(Arc::clone(&keydir), FIRST_GENERATION, count), keydir)
+        counts: Apart(Counts { len: AtomicU64::new(len), memory_bytes: AtomicU64::new(bytes) }),
+    };
+    KeydirWriter::new(Arc::new(keydir), FIRST_GENERATION, count)
 }
 
 /// Generation 0 means "no snapshot".

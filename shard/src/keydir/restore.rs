@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use crate::{
-    apart::Apart,
     keydir::{
-        Counts, FIRST_GENERATION, Keydir, KeydirWriter,
-        directory::Root,
+        FIRST_GENERATION, KeydirWriter,
         geometry::{class_for_expected, depth_of, first_hash, place_before},
         leaf::OwnedLeaf,
-        snapshot::Snapshots,
+        of_leaves,
     },
     location::Location,
     reclaim::Reclaim,
@@ -25,7 +23,6 @@ pub struct Restore {
     leaves: Vec<OwnedLeaf>,
     /// Where the next range begins.
     end: u64,
-    len: u64,
     /// Scratch for filling leaves.
     filled: Vec<u8>,
 }
@@ -44,7 +41,6 @@ impl Restore {
         let leaf = OwnedLeaf::new(class, depth, FIRST_GENERATION);
         leaf.leaf().fill(entries.iter().copied(), &mut self.filled);
         self.leaves.push(leaf);
-        self.len += entries.len() as u64;
         true
     }
 
@@ -52,21 +48,10 @@ impl Restore {
     #[must_use]
     pub fn finish(self, reclaim: &Arc<Reclaim>) -> Option<KeydirWriter> {
         let depth = self.leaves.iter().map(|leaf| leaf.leaf().depth()).max()?;
-        let count = self.leaves.len();
-        if self.end != 1 << 32 || 1_usize.checked_shl(depth)? > count * PLACES_PER_LEAF {
+        let places_max = self.leaves.len() * PLACES_PER_LEAF;
+        if self.end != 1 << 32 || 1_usize.checked_shl(depth)? > places_max {
             return None;
         }
-        let bytes: u64 = self.leaves.iter().map(|leaf| leaf.leaf().bytes()).sum();
-        let directory_bytes = (size_of::<u64>() << depth) as u64;
-        let keydir = Arc::new(Keydir {
-            reclaim: Arc::clone(reclaim),
-            root: Root::new(depth, self.leaves.into_iter()),
-            snapshots: Snapshots::new(),
-            counts: Apart(Counts {
-                len: self.len.into(),
-                memory_bytes: (bytes + directory_bytes).into(),
-            }),
-        });
-        Some(KeydirWriter::new(keydir, FIRST_GENERATION, count))
+        Some(of_leaves(Arc::clone(reclaim), depth, self.leaves))
     }
 }
