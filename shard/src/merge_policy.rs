@@ -373,6 +373,38 @@ mod tests {
     }
 
     #[test]
+    fn the_active_segment_ends_for_more_than_a_quarter_of_the_excess_and_more_than_the_slack() {
+        let with_open_dead = |tombstone_bytes: u64, dead: u64| {
+            let tombs = SegmentStats { tombstone_bytes, ..segment(1, tombstone_bytes + 1, 1) };
+            let stats = ShardStats { open_bytes: dead, ..shard() };
+            plan(&[tombs], &stats)
+        };
+        let all = Plan::Merge(ids(&[1]));
+        // Of these dead bytes the excess is all but the slack.
+        assert_eq!(with_open_dead(3 * SLACK, SLACK), all);
+        assert_eq!(with_open_dead(3 * SLACK, SLACK + 1), Plan::EndActive);
+        assert_eq!(with_open_dead(7 * SLACK, 2 * SLACK), all);
+        assert_eq!(with_open_dead(7 * SLACK, 2 * SLACK + 4), Plan::EndActive);
+    }
+
+    #[test]
+    fn a_segment_is_worth_copying_from_a_share_of_dead_bytes_on() {
+        let is_victim = |len: u64, dead: u64| {
+            victims(&[segment(1, len, len - dead)], &shard(), 1).is_some()
+        };
+        assert_eq!([is_victim(1_000_000, 80_000), is_victim(1_000_000, 80_001)], [false, true]);
+        assert_eq!([is_victim(1000, 512), is_victim(1000, 513)], [false, true]);
+    }
+
+    #[test]
+    fn a_file_costs_something_by_itself() {
+        // The first is nearly all dead, but there is little to gain for the trouble.
+        let segments = [segment(1, 1000, 100), segment(2, 100_000, 40_000)];
+        assert_eq!(victims(&segments, &shard(), 1 << 20), None);
+        assert_eq!(victims(&segments, &shard(), 1), Some(ids(&[2])));
+    }
+
+    #[test]
     fn tombstones_that_fill_a_shard_are_merged_with_everything() {
         let mut segments: Vec<_> = (1..5).map(|id| segment(id, 4 * MIB, 16 << 10)).collect();
         for segment in &mut segments {
@@ -394,6 +426,28 @@ mod tests {
         let segments: Vec<_> = (1..40).map(|id| segment(id, 4096, 4000)).collect();
         let Plan::Merge(chosen) = plan(&segments, &shard()) else { panic!("too many files") };
         assert_eq!(chosen.len(), 39);
+    }
+
+    #[test]
+    fn small_files_are_merged_if_one_merge_takes_enough_of_them() {
+        let merged = |len: u64| {
+            let segments: Vec<_> = (1..34).map(|id| segment(id, len, len)).collect();
+            let stats = ShardStats { job_bytes_max: MIB, ..shard() };
+            small_files(&segments, &stats).map(|chosen| chosen.len())
+        };
+        assert_eq!([merged(MIB / 8), merged(MIB / 16)], [Some(32), Some(33)]);
+        // A merge takes a segment's worth: here 16, which are too few, and 17.
+        assert_eq!([merged(MIB / 4), merged(MIB / 4 - (16 << 10))], [None, Some(17)]);
+        assert_eq!(merged(400 << 10), None);
+    }
+
+    #[test]
+    fn an_eighth_of_a_segment_is_not_small() {
+        let merged = |len: u64| {
+            let segments: Vec<_> = (1..34).map(|id| segment(id, len, len)).collect();
+            small_files(&segments, &shard()).is_some()
+        };
+        assert_eq!([merged(MIB / 2), merged(MIB / 2 - 1)], [false, true]);
     }
 
     #[test]

@@ -506,6 +506,8 @@ fn a_merge_tells_how_far_it_is_and_can_be_stopped() {
         life.seal();
     }
     let before = life.sealed();
+    let files = || life.disk.list(SHARD).unwrap().into_iter().map(|entry| entry.name);
+    let files_before: Vec<_> = files().collect();
     let merge = |limit| {
         let _upkeep = life.shard().upkeep();
         let around = Watching { life: &life, steps: RefCell::default(), limit };
@@ -516,12 +518,125 @@ fn a_merge_tells_how_far_it_is_and_can_be_stopped() {
     assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
     assert_eq!(steps.len(), 2);
     assert_eq!(life.sealed(), before);
+    assert!(files().eq(files_before), "what was begun is removed");
     life.compare();
     let (merged, again) = merge(usize::MAX);
     assert_eq!(merged.unwrap().inputs, 4);
     assert_eq!(again, steps, "the same again, and no more than there is");
     assert!(steps.iter().all(|bytes| (256 << 10..=400 << 10).contains(bytes)), "{steps:?}");
     life.prove();
+}
+
+/// A newer put hides what the tombstone hides.
+#[test]
+fn a_tombstone_goes_when_its_key_was_put_again() {
+    let mut life = Life::new();
+    life.put("k", "v1");
+    life.seal();
+    life.delete("k");
+    let second = life.seal();
+    life.put("k", "v2");
+    life.seal();
+    assert_eq!(life.merge(&[second]).outputs, 0);
+    life.prove();
+}
+
+/// A tombstone has no value that could be compressed.
+#[test]
+fn an_expired_compressed_record_becomes_a_plain_tombstone() {
+    let mut life = Life::new();
+    let now = life.ctx.storage.wall_ms();
+    life.put("k", "for ever");
+    life.seal();
+    let change = Change::Put { value: b"packed", flags: Flags::LZ4, expiry: Some(now + 10) };
+    life.apply("k", change);
+    let second = life.seal();
+    life.disk.advance(20);
+    life.model.clear();
+    assert_eq!(life.merge(&[second]).outputs, 1);
+    life.prove();
+}
+
+/// At its very end a record is gone, and a merge of everything removes it.
+#[test]
+fn a_merge_of_everything_removes_what_expires_now() {
+    let life = Life::new();
+    let now = life.ctx.storage.wall_ms();
+    life.put_raw("k", "v", Some(now + 10));
+    life.seal();
+    let merge = |life: &Life| {
+        let around = Meddling { life, before_settle: || {} };
+        life.shard().merge_all(&around).unwrap()
+    };
+    life.disk.advance(9);
+    assert_eq!(merge(&life), Outcome::default());
+    life.disk.advance(1);
+    assert_eq!(merge(&life).inputs, 1);
+    assert!(life.sealed().is_empty());
+    life.prove();
+}
+
+#[test]
+fn a_merge_for_which_there_is_no_room_only_drops() {
+    let mut life = Life::new();
+    let value = "v".repeat(1500);
+    // Half of each of the first segments dies.
+    for dies in 0..100 {
+        life.put(&dies.to_string(), &value);
+        life.put(&format!("{dies} lives"), &value);
+        life.seal();
+    }
+    for dies in 0..100 {
+        life.put(&dies.to_string(), &value);
+    }
+    life.seal();
+    let merge = |life: &Life, only_drops| {
+        let around = Meddling { life, before_settle: || {} };
+        life.shard().merge_by_policy(&around, only_drops, false).unwrap()
+    };
+    let before = life.sealed();
+    assert_eq!(merge(&life, true), None);
+    assert_eq!(life.sealed(), before);
+    assert!(merge(&life, false).is_some());
+    life.prove();
+}
+
+/// Nobody needs the record, but a merge would remove the only trace of the damage.
+#[test]
+fn a_segment_with_a_damaged_dead_record_is_kept() {
+    let mut life = Life::new();
+    life.put("l", "lives");
+    life.put("k", "dies");
+    let first = life.seal();
+    life.put("k", "v");
+    life.seal();
+    let path = Path::new(SHARD).join(names::segment(first));
+    let len = life.disk.read_file(&path).unwrap().len() as u64;
+    life.disk.flip_bit(&path, len - 1, 0).unwrap();
+    let before = life.sealed();
+    let around = Meddling { life: &life, before_settle: || {} };
+    let refused = {
+        let _upkeep = life.shard().upkeep();
+        life.shard().merge_segments(&[first], &around)
+    };
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+    assert_eq!(life.sealed(), before);
+    life.compare();
+}
+
+#[test]
+fn each_manifest_has_a_higher_generation() {
+    let mut life = Life::new();
+    let mut last = life.shard().catalog.manifest().generation;
+    for value in ["v1", "v2"] {
+        life.put("k", value);
+        life.seal();
+        let now = life.shard().catalog.manifest().generation;
+        assert!(now > last);
+        last = now;
+    }
+    let manifest = life.disk.read_file(Path::new(SHARD).join(names::MANIFEST)).unwrap();
+    assert_eq!(Manifest::decode(&manifest).unwrap().0.generation, last);
 }
 
 /// One merge may copy four segments, and in a store of small segments 16 MiB.
