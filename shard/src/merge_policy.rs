@@ -389,9 +389,8 @@ mod tests {
 
     #[test]
     fn a_segment_is_worth_copying_from_a_share_of_dead_bytes_on() {
-        let is_victim = |len: u64, dead: u64| {
-            victims(&[segment(1, len, len - dead)], &shard(), 1).is_some()
-        };
+        let is_victim =
+            |len: u64, dead: u64| victims(&[segment(1, len, len - dead)], &shard(), 1).is_some();
         assert_eq!([is_victim(1_000_000, 80_000), is_victim(1_000_000, 80_001)], [false, true]);
         assert_eq!([is_victim(1000, 512), is_victim(1000, 513)], [false, true]);
     }

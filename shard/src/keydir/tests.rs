@@ -450,6 +450,23 @@ fn ranges_that_no_leaf_has_make_no_table() {
 }
 
 #[test]
+fn a_directory_has_as_many_places_as_its_leaves_may_have() {
+    // A table of depth 10 needs 1024 places, for which 16 leaves are enough.
+    let restore = |more: &[u64]| {
+        let begin = 1 << 31;
+        let places =
+            (22..32).map(|bit| 1 << bit).chain(more.iter().map(|eighth| begin + (eighth << 28)));
+        let ends = places.map(geometry::first_hash).chain([None]);
+        let mut restore = Restore::default();
+        assert!(ends.into_iter().all(|end| restore.push(end, &[])));
+        restore.finish(&Arc::default()).is_some()
+    };
+    assert!(!restore(&[1, 2, 4, 6]), "15 leaves");
+    assert!(restore(&[1, 2, 3, 4, 6]), "16 leaves");
+    assert!(restore(&[1, 2, 3, 4, 5, 6]), "17 leaves");
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "leaks on purpose")]
 fn a_leaked_snapshot_does_not_stop_reclamation_elsewhere() {
     let reclaim = Arc::new(Reclaim::new());

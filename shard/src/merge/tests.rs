@@ -624,6 +624,35 @@ fn a_segment_with_a_damaged_dead_record_is_kept() {
     life.compare();
 }
 
+/// Few manifests list open segments, and there are always some left for the next rotations.
+#[test]
+fn open_segments_are_listed_when_half_of_them_are_used() {
+    let mut life = Life::new();
+    let mut unused = Vec::new();
+    for _ in 0..3 * catalog::OPEN_AHEAD {
+        life.put("k", "v");
+        life.seal();
+        unused.push(life.shard().ahead().ids.len());
+    }
+    let half = catalog::OPEN_AHEAD / 2;
+    let expected: Vec<_> =
+        (half..=catalog::OPEN_AHEAD).rev().cycle().skip(1).take(unused.len()).collect();
+    assert_eq!(unused, expected);
+    life.prove();
+}
+
+/// A record that is larger than a segment gets one of its own, and the empty one before it goes.
+#[test]
+fn a_segment_that_ended_empty_is_not_listed() {
+    let mut life = Life::new();
+    life.put("k", &"v".repeat(100 << 10));
+    life.seal();
+    let manifest = life.shard().catalog.manifest().clone();
+    let lens: Vec<_> = manifest.segments.iter().filter_map(|it| Some(it.sealed()?.len)).collect();
+    assert!(lens.len() == 1 && lens[0] > 100 << 10, "{lens:?}");
+    life.prove();
+}
+
 #[test]
 fn each_manifest_has_a_higher_generation() {
     let mut life = Life::new();

@@ -50,9 +50,6 @@ pub(super) enum Order {
 /// Reads the frames of `segment`, whose file begins with `bytes`.
 pub(super) fn scan(segment: &Segment, bytes: &[u8], order: Order, hasher: &KeyHasher) -> LogScan {
     let mut scan = LogScan { end: HEADER_LEN as u64, ..LogScan::default() };
-    if bytes.len() < HEADER_LEN {
-        return scan;
-    }
     let mut frames = Scanner::new(bytes, segment.salt, HEADER_LEN as u64);
     let fault = loop {
         match frames.next() {
