@@ -11,7 +11,7 @@ use caskade_codec::manifest::{Manifest, SegmentEntry, State};
 use caskade_codec::names::FileName;
 use caskade_codec::segment::{HEADER_LEN, Sealed};
 
-use super::scan::{OpenScan, ShardScan, Source};
+use super::scan::{ShardScan, Source};
 use super::{Request, ShardReport, fold};
 use crate::catalog::{self, Catalog};
 use crate::context::Context;
@@ -51,16 +51,13 @@ impl ShardScan {
                     let last = found.scan.last.unwrap_or(Seqno::NONE);
                     ended.push_back(Ended { file, end: found.scan.end, last });
                 }
-                // Ids are used in order, so one below a used id stays unused for good.
-                _ if ended.is_empty() || self.is_behind_all(open) => {
-                    unused.push_back((open.entry.id, open.entry.salt));
-                }
-                _ => {}
+                _ => unused.push_back((open.entry.id, open.entry.salt)),
             }
         }
         if self.is_cut && !request.read_only {
             unused = listed.into();
         } else if let Some(used) = ended.back().map(|ended: &Ended| ended.file.segment.id) {
+            // Ids are used in order, so one below a used id stays unused for good.
             unused.retain(|(id, _)| *id > used);
         }
         let snapshot_seqno = self.exact_snapshot();
@@ -88,10 +85,6 @@ impl ShardScan {
         let is_all = self.sealed.iter().all(|scan| matches!(scan.source, Source::Covered))
             && self.open.iter().all(|open| open.found.is_none());
         self.keydir.as_ref().filter(|_| is_all).map_or(Seqno::NONE, |loaded| loaded.seqno)
-    }
-
-    fn is_behind_all(&self, open: &OpenScan) -> bool {
-        self.open.iter().all(|other| other.found.is_none() || other.entry.id < open.entry.id)
     }
 
     /// Puts all segments into the table and all keys into the keydir.
@@ -169,7 +162,6 @@ impl ShardScan {
         }
         // Files that the manifest names must not get lost with their directory entries.
         ctx.sync_dir(&self.dir)?;
-        entries.retain(|entry| entry.sealed().is_some_and(|s| s.len > HEADER_LEN as u64));
         entries.sort_by_key(|entry| entry.id);
         self.manifest = Manifest {
             generation: self.manifest.generation + 1,

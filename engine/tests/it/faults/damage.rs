@@ -179,6 +179,19 @@ fn a_shortened_segment_is_damage() {
     }
 }
 
+/// A power cut may undo the cut of a file that was sealed: then it is cut again.
+#[test]
+fn a_sealed_file_gives_back_what_lies_behind_its_end() {
+    let (mut rig, path, _) = sealed(true);
+    let bytes = rig.disk.read_file(&path).unwrap();
+    rig.disk.write_file(&path, &[&bytes[..], &[0; 4096]].concat()).unwrap();
+    drop(rig.try_open(|options| options.read_only(true)).expect("opens"));
+    assert_eq!(rig.disk.read_file(&path).unwrap().len(), bytes.len() + 4096);
+    rig.open();
+    rig.compare();
+    assert_eq!(rig.disk.read_file(&path).unwrap(), bytes);
+}
+
 /// Each record is good, but they are not the ones that were sealed.
 #[test]
 fn records_that_do_not_add_up_to_what_was_sealed_are_damage() {

@@ -378,15 +378,8 @@ fn a_broken_batch_takes_with_it_what_lies_behind() {
         let mut batch = Batch::new();
         batch.put(&a, b"new").put(&b, b"new");
         rig.db().write(&batch).unwrap();
-        // All of it lives, so that nothing is merged, which would settle the batch. Nothing of it is
-        // in the other shard, which has nothing to seal then.
-        let twin = rig.builder.clone().storage(rig.disk.fork().storage()).open().expect("opens");
-        let is_first = |key: &[u8]| twin.put(key, b"").expect("puts").to_string().starts_with('0');
-        let behind: Vec<_> =
-            (0..60_u32).map(u32::to_le_bytes).filter(|key| is_first(key)).collect();
-        for key in &behind {
-            rig.db().put(key, &[7; 100]).unwrap();
-        }
+        // Nothing is merged, which would settle the batch, and the other shard has nothing to seal.
+        let behind = fill(&rig, 0);
         if seals {
             rig.settle_down();
         }
@@ -421,6 +414,7 @@ fn a_broken_batch_takes_with_it_what_lies_behind() {
         };
         assert_eq!(loss.bytes, ends.iter().map(lost).sum::<u64>(), "sealed: {seals}");
         assert!(loss.bytes > 2000 && loss.offset > HEADER as u64);
+        assert_eq!(rig.disk.read_file(&cut).unwrap().len() as u64, loss.offset);
         for key in &behind {
             assert_eq!(rig.db().get(key).unwrap(), None, "a write from behind the cut");
         }
@@ -431,16 +425,22 @@ fn a_broken_batch_takes_with_it_what_lies_behind() {
 }
 
 /// After a kill nobody knows any more which shards share a batch. One that is settled takes the others
-/// with it, or a power cut leaves half of the batch.
+/// with it, or a power cut leaves half of the batch. One shard's part may be in a sealed segment.
 #[test]
 fn a_recovered_batch_is_settled_in_all_shards() {
-    for shard in [0, 1] {
+    for (shard, seals) in [(0, false), (1, false), (0, true), (1, true)] {
         let mut rig = Rig::with(tiny(2));
         let keys = keys_by_shard(&rig);
         rig.db().sync().unwrap();
         let mut batch = Batch::new();
         batch.put(&keys[0], b"new").put(&keys[1], b"new");
         rig.db().write(&batch).unwrap();
+        if seals {
+            fill(&rig, shard);
+            rig.settle_down();
+            let sealed = rig.db().stats().shards.iter().map(|it| it.sealed > 2).collect::<Vec<_>>();
+            assert_eq!(sealed, [shard == 0, shard == 1]);
+        }
         rig.restart();
         rig.model = contents(rig.db());
         rig.keys = rig.model.keys().cloned().collect();
@@ -450,6 +450,20 @@ fn a_recovered_batch_is_settled_in_all_shards() {
         rig.open();
         rig.prove();
     }
+}
+
+/// Writes to one shard and no other. All of it lives, so that nothing is merged. Answers the keys.
+fn fill(rig: &Rig, shard: u16) -> Vec<[u8; 4]> {
+    let twin = rig.builder.clone().storage(rig.disk.fork().storage()).open().expect("opens");
+    let is_there = |key: &[u8; 4]| {
+        let version = twin.put(key, b"").expect("puts").to_string();
+        version.starts_with(&shard.to_string())
+    };
+    let keys: Vec<_> = (0..60_u32).map(u32::to_le_bytes).filter(is_there).collect();
+    for key in &keys {
+        rig.db().put(key, &[7; 100]).unwrap();
+    }
+    keys
 }
 
 /// A batch once resolved stays, though one part was rewritten and the other was not.

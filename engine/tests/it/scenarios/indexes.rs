@@ -293,3 +293,53 @@ fn the_keydir_is_the_same_from_every_source() {
         rig.compare();
     }
 }
+
+#[test]
+fn an_open_tells_what_it_read() {
+    let mut rig = motley(false);
+    let segments = rig.files(0, ".seg");
+    let bytes: u64 =
+        segments.iter().map(|path| rig.disk.read_file(path).unwrap().len() as u64).sum();
+    let count = segments.len() as u64;
+    let report = |rig: &Rig| {
+        let report = rig.db().open_report().shards[0].clone();
+        assert_eq!(report.keys, rig.db().len());
+        (report.segments, report.hints_read, report.segments_scanned, report.bytes_scanned)
+    };
+    rig.open();
+    assert_eq!(report(&rig), (count, count, 0, 0));
+    rig.close();
+    strip_indexes(&rig.disk, HOME);
+    rig.open();
+    assert_eq!(report(&rig), (count, 0, count, bytes));
+    // One more that is not sealed: its header, and a frame of 24 bytes for the two.
+    rig.put("k", "v");
+    rig.restart();
+    assert_eq!(report(&rig), (count + 1, 0, count + 1, bytes + 64 + 24));
+}
+
+#[test]
+fn a_close_writes_a_snapshot_where_it_tells_something_new() {
+    let mut rig = motley(true);
+    let close_writes = |rig: &mut Rig| {
+        rig.disk.faults().start_trace();
+        rig.close();
+        let calls = rig.disk.faults().take_trace();
+        calls.iter().any(|call| call.path.to_string_lossy().contains("KEYDIR"))
+    };
+    rig.open();
+    assert!(!close_writes(&mut rig), "nothing happened");
+    rig.open();
+    rig.put("k", "v");
+    assert!(close_writes(&mut rig));
+    // A merge writes nothing new, but the snapshot names segments that are no more.
+    rig.open();
+    rig.db().compact().unwrap();
+    rig.kill();
+    rig.open();
+    assert!(close_writes(&mut rig), "of the merged segments");
+    rig.open();
+    assert!(!close_writes(&mut rig), "nothing happened again");
+    rig.open();
+    rig.prove();
+}
