@@ -150,6 +150,35 @@ fn damage_below_what_the_log_vouches_for_is_no_torn_tail() {
     assert!(db.open_report().losses().any(|loss| loss.kind == LossKind::Corruption));
 }
 
+/// The log ends at the first bad place: whole segments behind it are lost with the rest, their bytes are
+/// counted, and their versions are not given out again.
+#[test]
+fn a_break_takes_the_segments_behind_it_along() {
+    let mut rig = Rig::new();
+    let last = (0..40_u8).map(|key| rig.db().put(&[key], &[key; 100]).unwrap()).last().unwrap();
+    rig.kill();
+    let files = rig.files(0, ".seg");
+    rig.disk.flip_bit(&files[1], HEADER + 30, 0).unwrap();
+    let bytes = files[1..].iter().map(|path| rig.disk.read_file(path).unwrap());
+    // Records end in bytes that are not zero, and fill up to eight bytes.
+    let ends: Vec<u64> = bytes
+        .map(|bytes| bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1)
+        .map(|end| end.next_multiple_of(8).max(HEADER))
+        .collect();
+    let behind: u64 = ends[1..].iter().map(|end| end - HEADER).sum();
+    assert!(behind > 500, "{ends:?}");
+    let cut = rig.disk.read_file(&files[1]).unwrap().len() as u64 - HEADER;
+    rig.open();
+    let losses: Vec<_> = rig.db().open_report().losses().cloned().collect();
+    let [loss] = &losses[..] else { panic!("{losses:?}") };
+    assert_eq!((loss.kind, loss.offset, loss.bytes), (LossKind::Tail, HEADER, cut + behind));
+    rig.model = contents(rig.db());
+    assert!(!rig.model.is_empty() && rig.model.len() < 20);
+    assert!(rig.db().put(b"new", b"after").unwrap() > last);
+    rig.note(b"new", Some(b"after"));
+    rig.prove();
+}
+
 /// A sealed segment that was cut off.
 #[test]
 fn a_shortened_segment_is_damage() {
@@ -176,6 +205,35 @@ fn a_shortened_segment_is_damage() {
                 Err(error) => panic!("{error}"),
             }
         }
+    }
+}
+
+/// What others report and go on with: an index that is ignored, a copy that is mended, a torn tail.
+#[test]
+fn a_strict_open_refuses_any_doubt() {
+    let (mut rig, path, _) = sealed(true);
+    rig.open();
+    rig.put("in", "the open segment");
+    rig.kill();
+    let open = rig.files(0, ".seg").into_iter().rfind(|it| *it != path).expect("one more");
+    let (hint, manifest) = (path.with_extension("hint"), Rig::shard_dir(0).join("MANIFEST"));
+    for (path, at) in [(None, 0), (Some(hint), 70), (Some(manifest), 70), (Some(open), HEADER + 8)]
+    {
+        let disk = rig.disk.fork();
+        if let Some(path) = &path {
+            disk.flip_bit(path, at, 3).unwrap();
+        }
+        let options = rig.builder.clone().storage(disk.storage());
+        let strict = options.clone().recovery_mode(RecoveryMode::Strict).open();
+        match (&path, strict) {
+            (None, Ok(_)) => continue,
+            (Some(_), Err(Error::Damaged { .. })) => {}
+            (_, other) => panic!("{path:?}: {other:?}"),
+        }
+        let db = options.open().expect("opens");
+        let report = &db.open_report().shards[0];
+        let told = report.ignored.len() + report.mended.len() + report.losses.len();
+        assert_eq!(told, 1, "{path:?}: {report:?}");
     }
 }
 

@@ -202,16 +202,23 @@ fn lengths(disk: &SimDisk) -> BTreeSet<(PathBuf, usize)> {
 /// A read error is no reason to cut anything off.
 #[test]
 fn an_error_while_opening_cuts_nothing_off() {
-    for (strip, repeat) in
-        [(false, Repeat::ForGood), (true, Repeat::ForGood), (false, Repeat::Once)]
-    {
+    for (strip, repeat, in_journal) in [
+        (false, Repeat::ForGood, true),
+        (true, Repeat::ForGood, true),
+        (false, Repeat::Once, true),
+        (false, Repeat::Once, false),
+    ] {
         let mut rig = Rig::new();
         for key in 0..10_u8 {
             rig.put([key], [key; 100]);
         }
         rig.seal();
         for key in 0..10_u8 {
-            rig.put_durably([key + 20], [key; 100]);
+            if in_journal {
+                rig.put_durably([key + 20], [key; 100]);
+            } else {
+                rig.put([key + 20], [key; 100]);
+            }
         }
         rig.kill();
         if strip {

@@ -6,9 +6,11 @@ use std::time::Duration;
 use caskade::{Error, WriteOptions};
 use caskade_codec::snapshot::{self, Snapshot};
 use caskade_codec::{checksum, hint};
-use caskade_shard::storage::sim::{CrashEffect, Pending};
+use caskade_shard::storage::sim::{CrashEffect, Pending, Verdict};
 
 use crate::rig::{HOME, Rig, strip_indexes, tiny};
+
+const EIO: i32 = 5;
 
 /// A store with puts, overwrites, deletes, a batch, and keys that expired, and will; closed.
 fn motley(snapshot: bool) -> Rig {
@@ -165,23 +167,28 @@ fn mend_hint(bytes: &mut [u8]) {
 /// by its key, and must not take it away from under the keydir.
 #[test]
 fn a_forged_hint_does_not_let_a_merge_lose_records() {
-    let mut rig = motley(false);
-    let path = &rig.files(0, ".hint")[0];
-    let mut bytes = rig.disk.read_file(path).unwrap();
-    // The first entry is a put: a length of one byte, then its hash.
-    bytes[hint::HEADER_LEN + 1] ^= 1;
-    mend_hint(&mut bytes);
-    rig.disk.write_file(path, &bytes).unwrap();
-    rig.open();
-    assert_eq!(rig.db().get(&[0]).expect("gets"), None, "the keydir has it under another hash");
-    let refused = rig.db().compact();
-    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
-    rig.settle_down();
-    assert_eq!(crate::rig::contents(rig.db()), rig.model);
-    rig.close();
-    rig.disk.remove_file(path).unwrap();
-    rig.open();
-    rig.prove();
+    // Both segments begin with a put that lives.
+    for index in [0, 1] {
+        let mut rig = motley(false);
+        let path = &rig.files(0, ".hint")[index];
+        let mut bytes = rig.disk.read_file(path).unwrap();
+        // The first entry: a length of one byte, then its hash.
+        bytes[hint::HEADER_LEN + 1] ^= 1;
+        mend_hint(&mut bytes);
+        rig.disk.write_file(path, &bytes).unwrap();
+        rig.open();
+        let is_missing = |key: &&Vec<u8>| rig.db().get(key).expect("gets").is_none();
+        let missing = rig.model.keys().filter(is_missing).count();
+        assert_eq!(missing, 1, "the keydir has it under another hash");
+        let refused = rig.db().compact();
+        assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+        rig.settle_down();
+        assert_eq!(crate::rig::contents(rig.db()), rig.model);
+        rig.close();
+        rig.disk.remove_file(path).unwrap();
+        rig.open();
+        rig.prove();
+    }
 }
 
 /// A snapshot with right checksums, of which the numbers of live records are none: no segment may go
@@ -291,6 +298,23 @@ fn the_keydir_is_the_same_from_every_source() {
         assert_eq!(sources(&rig), (false, false, true));
         assert_eq!(keys, from_hints.0 + 1);
         rig.compare();
+    }
+}
+
+/// The store opens without, and says so.
+#[test]
+fn an_index_that_cannot_be_read_is_reported() {
+    for (snapshot, suffix) in [(false, ".hint"), (true, "KEYDIR")] {
+        let rig = motley(snapshot);
+        let count = rig.files(0, suffix).len();
+        assert!(count > 0);
+        let ignored = opens_the_same(&rig, |disk| {
+            disk.faults().set_rule(move |call| {
+                let is_index = call.path.to_string_lossy().ends_with(suffix);
+                if is_index { Verdict::Fail(EIO) } else { Verdict::Proceed }
+            });
+        });
+        assert_eq!(ignored, count);
     }
 }
 
