@@ -344,6 +344,8 @@ mod tests {
     #[test]
     fn an_empty_shard_is_under_no_pressure() {
         assert_eq!(brake_micros(pressure(SLACK, 0, 1.5)), 0);
+        // Where nothing lives, there is room for little more.
+        assert!((pressure(2 * SLACK, 0, 1.5) - 0.25).abs() < 1e-9);
     }
 
     #[test]

@@ -449,6 +449,7 @@ fn a_recovered_batch_is_settled_in_all_shards() {
             assert_eq!(sealed, [shard == 0, shard == 1]);
         }
         rig.restart();
+        assert!(rig.db().open_report().shards.iter().map(|report| report.shard).eq([0, 1]));
         rig.model = contents(rig.db());
         rig.keys = rig.model.keys().cloned().collect();
         rig.settle_down();
