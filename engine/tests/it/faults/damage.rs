@@ -155,8 +155,8 @@ fn damage_below_what_the_log_vouches_for_is_no_torn_tail() {
 #[test]
 fn a_break_takes_the_segments_behind_it_along() {
     let mut rig = Rig::new();
-    let last =
-        (0..40_u8).map(|key| rig.db().put(&[key], &[key; 100]).unwrap()).next_back().unwrap();
+    let put = |key: u8| rig.db().put(&[key], &[key; 100]).unwrap();
+    let last = (0..40).fold(put(40), |_, key| put(key));
     rig.kill();
     let files = rig.files(0, ".seg");
     rig.disk.flip_bit(&files[1], HEADER + 30, 0).unwrap();
