@@ -84,7 +84,7 @@ pub(crate) fn add_switch(source: &Path) {
         .expect("writes the switch");
     let root = source.join("lib.rs");
     let mut text = fs::read_to_string(&root).expect("a library");
-    text += "\n#[allow(missing_docs, unsafe_code, unreachable_pub)]\npub mod ";
+    text += "\npub mod ";
     text += SWITCH;
     text += ";\n";
     fs::write(root, text).expect("writes the library's root");
