@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use crate::Outcome;
 use args::Args;
+pub(crate) use args::USAGE;
 
 /// Runs the comparison, or (`compare-step`) one step of it. The exit status is 1 if a target is missed.
 pub(crate) fn main(command: &str, words: Vec<String>) -> ExitCode {
@@ -30,7 +31,7 @@ pub(crate) fn main(command: &str, words: Vec<String>) -> ExitCode {
         _ => match Args::parse(words) {
             Ok(args) => compare(&args),
             Err(reason) => {
-                eprintln!("{reason}\n\n{}", args::USAGE);
+                eprintln!("{reason}\n\n{USAGE}");
                 return ExitCode::from(2);
             }
         },

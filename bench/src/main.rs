@@ -17,7 +17,12 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> ExitCode {
     let mut words: Vec<_> = std::env::args().skip(1).skip_while(|word| word == "--").collect();
-    if words.first().is_some_and(|word| word.starts_with("compare")) {
+    let is_compare = words.first().is_some_and(|word| word.starts_with("compare"));
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        println!("{}", if is_compare { compare::USAGE } else { args::USAGE });
+        return ExitCode::SUCCESS;
+    }
+    if is_compare {
         let command = words.remove(0);
         return compare::main(&command, words);
     }

@@ -52,9 +52,6 @@ impl Args {
         };
         let mut words = words.into_iter().filter(|word| word != "--quick");
         while let Some(option) = words.next() {
-            if option == "--help" {
-                return Err("help:".to_owned());
-            }
             let value = words.next().ok_or_else(|| format!("{option} needs a value"))?;
             let number = || value.parse::<u64>().map_err(|_| format!("{option}: not a number"));
             let list = || value.split(',').map(str::to_owned).collect::<Vec<_>>();
