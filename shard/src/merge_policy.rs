@@ -140,8 +140,8 @@ pub fn is_worth_tidying(pressure: f64) -> bool {
 /// How long writers rest for every stretch that they write, in microseconds: not at all as long as
 /// merging keeps up, then more and more, so that the bound holds whatever the writers want.
 pub fn brake_micros(pressure: f64) -> u64 {
-    let over = (pressure - BRAKE_FROM) / (1.0 - BRAKE_FROM);
-    if over <= 0.0 { 0 } else { (over.min(1.0).powi(2) * BRAKE_MICROS_MAX) as u64 + 50 }
+    let over = ((pressure - BRAKE_FROM) / (1.0 - BRAKE_FROM)).min(1.0);
+    if over <= 0.0 { 0 } else { (over * over * BRAKE_MICROS_MAX) as u64 + 50 }
 }
 
 /// Segments that hold nothing anybody needs, found without reading them.

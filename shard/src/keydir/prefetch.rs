@@ -1,5 +1,8 @@
 //! Telling the processor what will be read soon.
-#![expect(unsafe_code, reason = "the prefetch instruction takes a raw pointer")]
+#![cfg_attr(
+    all(target_arch = "x86_64", not(miri)),
+    expect(unsafe_code, reason = "the prefetch instruction takes a raw pointer")
+)]
 
 /// Asks for the cache line of `address`. A hint: it never faults, whatever the address.
 #[inline]
