@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bench::measure::{Clock, anonymous_bytes, in_threads, load_average, nanos_each};
+use bench::measure::{Clock, in_threads, load_average, nanos_each};
 use bench::workload::{Uniform, Values, absent_key, key};
 use caskade::Db;
 
@@ -13,6 +13,8 @@ use crate::Outcome;
 use crate::args::Args;
 
 const GETS: u64 = 1_000_000;
+/// Keys of the second and third table, at most.
+const KEYS: u64 = 2_000_000;
 /// Threads of the second table: far more than there are processors.
 const THREADS: [usize; 6] = [1, 2, 4, 8, 16, 64];
 const SHARDS: [u16; 5] = [1, 4, 16, 64, 256];
@@ -51,18 +53,17 @@ fn get_some(db: &Db, seed: u64, keys: u64, count: u64) {
 
 /// Stores of 1, 3, 10, 30 ... million keys, up to `--keys`.
 fn by_keys(args: &Args, path: &Path) -> Outcome<()> {
-    println!("| keys | put | get | absent | memory a key | open after a close |");
+    println!("| keys | put | get | absent | keydir, a key | open after a close |");
     println!("|---:|---:|---:|---:|---:|---:|");
     let values = Values::new();
     let sizes = [1, 3, 10, 30, 100].map(|millions| millions * 1_000_000);
     for keys in sizes.into_iter().filter(|keys| *keys <= args.keys) {
         let db = Db::open(path)?;
-        let empty = anonymous_bytes();
         let begun = Instant::now();
         put_all(&db, &values, 0..keys);
         let put = nanos_each(begun.elapsed(), keys);
         crate::child::wait_for_rest(&db);
-        let memory = anonymous_bytes().saturating_sub(empty) as f64 / keys as f64;
+        let memory = db.stats().total.keydir_bytes as f64 / keys as f64;
         let begun = Instant::now();
         get_some(&db, 1, keys, GETS);
         let get = nanos_each(begun.elapsed(), GETS);
@@ -94,7 +95,7 @@ fn by_threads(args: &Args, path: &Path) -> Outcome<()> {
     println!("|---:|---:|---:|---:|");
     let values = Values::new();
     for threads in THREADS {
-        let share = args.keys / threads as u64;
+        let share = args.keys.min(KEYS) / threads as u64;
         let db = Db::open(path)?;
         let puts = in_threads(Clock::Wall, threads, |thread| {
             put_all(&db, &values, thread as u64 * share..(thread as u64 + 1) * share);
@@ -131,19 +132,18 @@ fn durable_rate(db: &Db, threads: usize, keys: u64, values: &Values) -> f64 {
 }
 
 fn by_shards(args: &Args, path: &Path) -> Outcome<()> {
-    println!("| shards | put | get | memory a key | files | open after a close |");
+    println!("| shards | put | get | keydir, a key | files | open after a close |");
     println!("|---:|---:|---:|---:|---:|---:|");
-    let values = Values::new();
+    let (values, keys) = (Values::new(), args.keys.min(KEYS));
     for shards in SHARDS {
         let db = Db::builder(path).shards(shards).open()?;
-        let empty = anonymous_bytes();
         let begun = Instant::now();
-        put_all(&db, &values, 0..args.keys);
-        let put = nanos_each(begun.elapsed(), args.keys);
+        put_all(&db, &values, 0..keys);
+        let put = nanos_each(begun.elapsed(), keys);
         crate::child::wait_for_rest(&db);
-        let memory = anonymous_bytes().saturating_sub(empty) as f64 / args.keys as f64;
+        let memory = db.stats().total.keydir_bytes as f64 / keys as f64;
         let begun = Instant::now();
-        get_some(&db, 1, args.keys, GETS);
+        get_some(&db, 1, keys, GETS);
         let get = nanos_each(begun.elapsed(), GETS);
         db.close()?;
         drop(db);

@@ -31,7 +31,7 @@ const COLOURS: &[(&str, &str, &str)] = &[
     ("redb", "#cf222e", "#ff7b72"),
     ("lmdb", "#8250df", "#bc8cff"),
     ("sled", "#0f8f8f", "#39c5cf"),
-    ("rocksdb", "#9a6700", "#d29922"),
+    ("rocksdb", "#bf3989", "#f778ba"),
     (CEILINGS, "#8c959f", "#656c76"),
 ];
 
