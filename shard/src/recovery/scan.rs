@@ -554,8 +554,9 @@ impl ShardScan {
         self.is_cut = true;
         self.next_seqno = self.next_seqno.max(head.seqno.next());
         let mut lost = 0;
-        // Merged segments lie below the horizon, and so below any batch that is cut.
-        for scan in self.sealed.iter_mut().filter(|scan| !scan.is_dropped) {
+        // Merged segments lie below the horizon, and a batch that does is never cut.
+        let is_log = |scan: &&mut SealedScan| scan.entry.role == Role::Log && !scan.is_dropped;
+        for scan in self.sealed.iter_mut().filter(is_log) {
             let Some(sealed) = scan.entry.sealed().filter(|s| s.max_seqno >= head.seqno) else {
                 continue;
             };
