@@ -76,6 +76,7 @@ mod metrics;
 mod open;
 mod options;
 mod reads;
+mod recover;
 mod reserve;
 mod slow;
 mod stats;

@@ -26,13 +26,9 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Merges that fail again and again wait this long at most: each try costs as much as a merge.
 const MERGE_RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Full segments wait this long to be sealed, so that a burst of writes is not held up by the disk
-/// and one manifest serves several of a shard.
+/// Full segments wait this long to be sealed, unless they are many, so that a burst of writes is not
+/// held up by the disk and one manifest serves several of a shard.
 const SEAL_AFTER: Duration = Duration::from_secs(2);
-
-/// So many bytes of full segments, over all shards, are the most that may wait: after a crash they
-/// are read whole.
-const UNSEALED_BYTES_MAX: u64 = 256 << 20;
 
 /// A store without writes for this long is brought to rest.
 const REST_AFTER: Duration = Duration::from_secs(2);
@@ -179,8 +175,7 @@ impl Maintenance {
     fn plan_seal(&self, shard: ShardId) {
         let now = self.store.ctx.storage.monotonic();
         let is_due = self.store.options.background == Background::Manual
-            || self.store.shards[usize::from(shard.0)].ended_bytes()
-                >= UNSEALED_BYTES_MAX / u64::from(self.store.ctx.shards);
+            || self.store.shards[usize::from(shard.0)].is_sealing_due();
         let at = if is_due { now } else { now + SEAL_AFTER };
         let mut todo = self.todo();
         todo.seal.insert(shard);

@@ -6,7 +6,6 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use caskade_codec::hash::{KeyHasher, SECRET_LEN};
 use caskade_codec::ids::{SegmentId, Seqno, ShardId, StoreUuid};
@@ -18,17 +17,15 @@ use caskade_shard::catalog;
 use caskade_shard::commit::Committer;
 use caskade_shard::context::{Context, Event, Poison};
 use caskade_shard::error::At;
-use caskade_shard::journal::JournalScan;
 use caskade_shard::planted;
 use caskade_shard::reclaim::Reclaim;
-use caskade_shard::recovery::{Progress, RecoveryMode, Request, ShardScan, resolve_batches};
+use caskade_shard::recovery::RecoveryMode;
 use caskade_shard::span;
 use caskade_shard::storage::{Access, EntryKind, LockFault, LockGuard, Storage};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use rayon::prelude::*;
 
-use crate::options::{Builder, OpenProgress, SHARDS_DEFAULT};
-use crate::stats::OpenReport;
+use crate::options::{Builder, SHARDS_DEFAULT};
+use crate::recover::recover;
 use crate::store::Store;
 use crate::{Error, Result};
 
@@ -56,7 +53,7 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
     if !is_whole && options.recovery == RecoveryMode::Strict {
         return Err(Error::Damaged { path: store_file, reason: "one copy is damaged".to_owned() });
     }
-    let (shards, mut report, next_turn) = recover_beside_writer(&ctx, &options)?;
+    let (shards, mut report, next_turn) = recover(&ctx, &options)?;
     if !is_whole {
         report.mended.push(format!("{}: one copy is damaged", store_file.display()));
         if !options.read_only {
@@ -240,64 +237,4 @@ fn context(options: &Builder, meta: &StoreMeta, events: Sender<Event>) -> Contex
         config: options.config.clone(),
         events,
     }
-}
-
-/// How often a read-only open begins anew when a writer's merge removed a segment under its eyes.
-const READ_ONLY_TRIES: usize = 50;
-
-/// Recovers; beside a living writer as often as its merges get in the way.
-fn recover_beside_writer(ctx: &Arc<Context>, options: &Builder) -> Result<Recovered> {
-    let mut tries = if options.read_only { READ_ONLY_TRIES } else { 1 };
-    loop {
-        tries -= 1;
-        match recover(ctx, options) {
-            Err(Error::MissingSegment { .. }) if tries > 0 => {}
-            answer => return answer,
-        }
-    }
-}
-
-type Recovered = (Box<[caskade_shard::shard::Shard]>, OpenReport, u64);
-
-/// Reads all shards in parallel, settles their batches, and repairs them.
-fn recover(ctx: &Arc<Context>, options: &Builder) -> Result<Recovered> {
-    let (stop, progress) = (AtomicBool::new(false), Progress::default());
-    let request = Request {
-        mode: options.recovery,
-        read_only: options.read_only,
-        stop: &stop,
-        progress: &progress,
-    };
-    let tell = || {
-        if let Some(callback) = &options.progress {
-            let now = OpenProgress {
-                segments_done: progress.segments_done.load(Ordering::Relaxed),
-                segments_total: progress.segments_total.load(Ordering::Relaxed),
-            };
-            if !callback(now) {
-                stop.store(true, Ordering::Relaxed);
-            }
-        }
-    };
-    let journal = JournalScan::read(ctx)?;
-    let mut scans = (0..ctx.shards)
-        .into_par_iter()
-        .map(|shard| {
-            tell();
-            let scan = ShardScan::read(ctx, ShardId(shard), &request, &journal);
-            tell();
-            scan
-        })
-        .collect::<Result<Vec<_>>>()?;
-    resolve_batches(&mut scans);
-    let finished = scans
-        .into_par_iter()
-        .map(|scan| {
-            tell();
-            scan.finish(ctx, &request)
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let (shards, reports): (Vec<_>, Vec<_>) = finished.into_iter().unzip();
-    let report = OpenReport { shards: reports, ..OpenReport::default() };
-    Ok((shards.into_boxed_slice(), report, journal.next_turn()))
 }

@@ -201,6 +201,9 @@ impl Builder {
 
     /// Opens without a lock and writes nothing: a stable view as of the open, also while another
     /// process writes. See [`Db::refresh`].
+    ///
+    /// Damage is told or refused as by an open for writing, and left as it is. Where something is
+    /// wrong, the open looks again after 20 ms: what a writer was only about to write is no damage.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self

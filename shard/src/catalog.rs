@@ -1,5 +1,8 @@
 //! The shard's manifest: which segments exist. Changed only by replacing the file whole.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -26,6 +26,8 @@ pub mod error;
 mod extension;
 pub mod journal;
 pub mod keydir;
+#[cfg(test)]
+mod life;
 pub mod location;
 pub mod log_file;
 pub mod merge;

@@ -34,6 +34,10 @@ use crate::shard::Shard;
 
 /// Relocations that are done under one hold of the writer lock.
 const INSTALL_STEP: usize = 256;
+/// So many lookups in the keydir are under way at once.
+const LOOKUPS: usize = 16;
+/// Of so many bytes of records, so that a merge keeps its pace where they are large.
+const LOOKUPS_BYTES_MAX: u64 = 64 << 10;
 
 /// What merging needs from the store around the shard.
 pub trait Surroundings {
@@ -283,32 +287,48 @@ impl Shard {
         let now_ms = self.ctx.storage.wall_ms();
         let mut remaining: u64 = inputs.iter().map(|input| input.sealed.len).sum();
         let mut paced = 0;
+        let mut group = Vec::with_capacity(LOOKUPS);
         for input in inputs {
             let segment = &input.segment;
             let bytes = segment.published(input.sealed.len);
             let mut way = segment.in_order();
             let mut reached = HEADER_LEN as u64;
             let before = product.records();
-            for (offset, frame) in Scanner::new(bytes, segment.salt, HEADER_LEN as u64) {
-                let Frame::Record(record) = frame else { break };
-                reached = offset + record.frame_len as u64;
-                way.reach(reached);
-                paced += record.frame_len as u64;
+            let mut frames = Scanner::new(bytes, segment.salt, HEADER_LEN as u64);
+            loop {
                 if paced > 256 << 10 {
                     around.pace(std::mem::take(&mut paced))?;
                     self.ctx.poison.check()?;
                 }
                 let guard = self.ctx.reclaim.enter();
-                self.copy_record(
-                    segment,
-                    offset,
-                    &record,
-                    now_ms,
-                    oldest_outside,
-                    remaining,
-                    product,
-                    &guard,
-                )?;
+                // Their lookups wait for memory together.
+                group.clear();
+                while group.len() < LOOKUPS
+                    && frames.offset() - reached < LOOKUPS_BYTES_MAX
+                    && let Some((offset, Frame::Record(record))) = frames.next()
+                {
+                    let hash = self.ctx.hasher.hash(record.key);
+                    self.prefetch_slot(&guard, hash);
+                    group.push((offset, hash, record));
+                }
+                let Some((last, _, record)) = group.last() else { break };
+                let end = last + record.frame_len as u64;
+                way.reach(end);
+                paced += end - reached;
+                reached = end;
+                for (offset, hash, record) in &group {
+                    self.copy_record(
+                        segment,
+                        *offset,
+                        *hash,
+                        record,
+                        now_ms,
+                        oldest_outside,
+                        remaining,
+                        product,
+                        &guard,
+                    )?;
+                }
             }
             if reached != input.sealed.len && !planted!("damage-merged-away") {
                 // Merging would lose the only trace of what was here.
@@ -340,6 +360,7 @@ impl Shard {
         &self,
         segment: &Segment,
         offset: u64,
+        hash: u64,
         record: &Record<'_>,
         now_ms: u64,
         oldest_outside: Seqno,
@@ -352,7 +373,6 @@ impl Shard {
         match record.kind {
             Kind::Batch | Kind::Marker => Ok(()),
             Kind::Tombstone => {
-                let hash = self.ctx.hasher.hash(record.key);
                 // A newer put of the key hides the older ones as well.
                 if hides_something
                     && !planted!("tombstone-dropped")
@@ -363,7 +383,7 @@ impl Shard {
                 Ok(())
             }
             Kind::Put => {
-                let hash = keydir_bits(self.ctx.hasher.hash(record.key));
+                let hash = keydir_bits(hash);
                 let here = Location::new(segment.slot, offset, record.frame_len);
                 if self.keydir.find(guard, hash, |location| location == here).is_none() {
                     return Ok(());
@@ -518,14 +538,20 @@ impl Shard {
             self.segments.insert(Arc::clone(&segment));
             for step in output.moves.chunks(INSTALL_STEP) {
                 let mut writer = self.writer();
-                for Move { hash, from, to, len } in step {
-                    if writer.keydir.relocate(*hash, *from, *to) {
-                        segment.usage.add(*len);
-                        if let Some(input) = by_slot(from.slot()) {
-                            input.segment.usage.remove(*len);
+                let guard = self.ctx.reclaim.enter();
+                for group in step.chunks(LOOKUPS) {
+                    for Move { hash, .. } in group {
+                        self.keydir.prefetch(&guard, *hash);
+                    }
+                    for Move { hash, from, to, len } in group {
+                        if writer.keydir.relocate(*hash, *from, *to) {
+                            segment.usage.add(*len);
+                            if let Some(input) = by_slot(from.slot()) {
+                                input.segment.usage.remove(*len);
+                            }
+                        } else if planted!("merge-revives") {
+                            writer.keydir.insert_unique(*hash, *to);
                         }
-                    } else if planted!("merge-revives") {
-                        writer.keydir.insert_unique(*hash, *to);
                     }
                 }
             }

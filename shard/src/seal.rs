@@ -3,6 +3,9 @@
 //! Order: the segment's bytes are synced, its file is cut to its length, and only then does the
 //! manifest call it sealed. The hint needs no sync: a torn one fails its checksums and is rebuilt.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::Ordering;
 
 use caskade_codec::hash::keydir_bits;
@@ -19,6 +22,29 @@ use crate::error::{At, Result};
 use crate::segment::Segment;
 use crate::shard::{Ended, Shard};
 use crate::storage;
+
+/// So many full segments, over all shards, may wait until sealing is due: each holds a file open.
+const FILES_MAX: usize = 256;
+/// The bounds of a shard's share of them.
+const FILES_MAX_EACH: (usize, usize) = (16, 64);
+/// So many bytes of full segments, over all shards, may wait: after a crash they are read whole.
+const BYTES_MAX: u64 = 256 << 20;
+
+fn files_max(shards: u16) -> usize {
+    (FILES_MAX / usize::from(shards)).clamp(FILES_MAX_EACH.0, FILES_MAX_EACH.1)
+}
+
+/// Whether so many full segments of one of `shards` shards wait that they must not wait for more.
+pub(crate) fn is_due(files: usize, bytes: u64, shards: u16) -> bool {
+    files >= files_max(shards) || bytes >= BYTES_MAX / u64::from(shards)
+}
+
+/// How long that shard's writers rest for every stretch, in microseconds: sealing has long been due.
+pub(crate) fn backlog_micros(files: usize, bytes: u64, shards: u16) -> u64 {
+    let is_much = bytes > 4 * BYTES_MAX / u64::from(shards);
+    let free = if is_much { FILES_MAX_EACH.0 } else { 2 * files_max(shards) };
+    (files.saturating_sub(free) as u64 * 1_000).min(20_000)
+}
 
 impl Shard {
     /// Seals what waits for it. Answers how many segments that were.
@@ -56,6 +82,7 @@ impl Shard {
         for _ in &ended {
             writer.log.ended.pop_front();
         }
+        self.weigh(&writer.log);
         drop(writer);
         self.counters.sealed.fetch_add(ended.len() as u64, Ordering::Relaxed);
         self.ctx.announce(Event::Garbage(self.id));

@@ -20,11 +20,9 @@ use crate::log_file::{Cut, LogFile, ShardSet};
 use crate::merge_policy;
 use crate::read_path::Found;
 use crate::reclaim::Guard;
+use crate::seal;
 use crate::segment::{Segment, Tail};
 use crate::segment_table::SegmentTable;
-
-/// Segments that may wait to be sealed before writers feel the brake.
-const ENDED_MAX: usize = 16;
 
 /// One shard of an open store.
 ///
@@ -266,9 +264,9 @@ impl Shard {
         let active = log.active.as_ref().map_or(0, |active| active.tail.position());
         let total = self.total_bytes() + active;
         let pressure = merge_policy::pressure(total, live, self.ctx.config.max_space_amp);
-        // Sealing may be behind as well: each segment that waits for it holds a file open.
-        let backlog = log.ended.len().saturating_sub(ENDED_MAX) as u64 * 1_000;
-        let micros = merge_policy::brake_micros(pressure).max(backlog.min(20_000));
+        // Sealing may be behind as well.
+        let backlog = seal::backlog_micros(log.ended.len(), log.ended_bytes(), self.ctx.shards);
+        let micros = merge_policy::brake_micros(pressure).max(backlog);
         self.brake_micros.store(micros, Ordering::Relaxed);
         pressure
     }
@@ -278,9 +276,10 @@ impl Shard {
         merge_policy::is_worth_tidying(self.weigh(&self.writer().log))
     }
 
-    /// Bytes of full segments that wait to be sealed.
-    pub fn ended_bytes(&self) -> u64 {
-        self.writer().log.ended.iter().map(|ended| ended.end).sum()
+    /// Whether so much waits to be sealed that it must not wait for more.
+    pub fn is_sealing_due(&self) -> bool {
+        let log = &self.writer().log;
+        seal::is_due(log.ended.len(), log.ended_bytes(), self.ctx.shards)
     }
 
     /// Asks for the memory that a put needs before anything else: the writer's own, which another

@@ -1,7 +1,8 @@
 //! Who commits for whom: threads that wait for shards to be durable take turns as leader.
 //!
-//! The first one that finds no leader leads for all who asked so far. Those who come meanwhile ask and
-//! wait, and one of them leads next. It knows nothing of logs and disks, so that the model checker can
+//! The first one that finds no leader leads for all who asked so far: its group. Those who come
+//! meanwhile are the next group; they sleep through the end of this one, but for the one that leads
+//! next. It knows nothing of logs and disks, so that the model checker can
 //! try every interleaving (`shard/tests/loom.rs`).
 
 use crate::log_file::ShardSet;
@@ -11,20 +12,29 @@ use crate::sync::{Condvar, Mutex, lock};
 #[derive(Debug)]
 pub struct Turns {
     queue: Mutex<Queue>,
-    woken: Condvar,
+    /// By the parity of the group that waits.
+    woken: [Condvar; 2],
 }
 
 #[derive(Debug, Default)]
 struct Queue {
+    /// The group that gathers. The one before it is led, or over.
+    group: u64,
+    /// What it asks for.
     wanted: ShardSet,
     is_led: bool,
-    /// Threads that wait for the leader.
-    waiting: usize,
+    /// Threads that wait, by the parity of their group.
+    waiting: [usize; 2],
+}
+
+fn parity(group: u64) -> usize {
+    (group % 2) as usize
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { queue: Mutex::new(Queue::default()), woken: Condvar::new() }
+        let woken = [Condvar::new(), Condvar::new()];
+        Self { queue: Mutex::new(Queue::default()), woken }
     }
 }
 
@@ -40,16 +50,28 @@ impl Turns {
         lead: impl Fn(ShardSet) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut queue = lock(&self.queue);
+        let mut group = None;
         while !is_done() {
-            check()?;
-            queue.wanted = queue.wanted.union(shards);
-            if queue.is_led {
-                queue.waiting += 1;
-                queue = self.woken.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
-                queue.waiting -= 1;
+            if let Err(error) = check() {
+                self.pass_on(&queue, group);
+                return Err(error);
+            }
+            // Who is woken while its group is led has asked already.
+            let is_under_way = queue.is_led && group.is_some_and(|own| own + 1 == queue.group);
+            if !is_under_way {
+                queue.wanted = queue.wanted.union(shards);
+                group = Some(queue.group);
+            }
+            if let (true, Some(own)) = (queue.is_led, group) {
+                queue.waiting[parity(own)] += 1;
+                queue = self.woken[parity(own)]
+                    .wait(queue)
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                queue.waiting[parity(own)] -= 1;
                 continue;
             }
             queue.is_led = true;
+            queue.group += 1;
             let wanted = std::mem::take(&mut queue.wanted);
             drop(queue);
             // Whatever happens to the leader, those who wait must not wait for ever.
@@ -59,7 +81,23 @@ impl Turns {
             outcome?;
             queue = lock(&self.queue);
         }
+        self.pass_on(&queue, group);
         Ok(())
+    }
+
+    /// Who was woken to lead and need not any more wakes another of its group.
+    fn pass_on(&self, queue: &Queue, group: Option<u64>) {
+        if !queue.is_led && group == Some(queue.group) {
+            self.wake_a_leader(queue);
+        }
+    }
+
+    fn wake_a_leader(&self, queue: &Queue) {
+        let gathering = parity(queue.group);
+        // Waking is a system call, even where nobody waits.
+        if queue.waiting[gathering] > 0 {
+            self.woken[gathering].notify_one();
+        }
     }
 }
 
@@ -72,9 +110,10 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut queue = lock(&self.turns.queue);
         queue.is_led = false;
-        // Waking is a system call, even where nobody waits.
-        if queue.waiting > 0 {
-            self.turns.woken.notify_all();
+        self.turns.wake_a_leader(&queue);
+        let led = parity(queue.group + 1);
+        if queue.waiting[led] > 0 {
+            self.turns.woken[led].notify_all();
         }
     }
 }

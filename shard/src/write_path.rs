@@ -499,6 +499,11 @@ impl Log {
     }
 
     /// Lets the active segment take no more records, and answers its length.
+    /// Bytes of full segments that wait to be sealed.
+    pub(crate) fn ended_bytes(&self) -> u64 {
+        self.ended.iter().map(|ended| ended.end).sum()
+    }
+
     pub(crate) fn end_active(&mut self) -> u64 {
         let Some(Active { tail, file }) = self.active.take() else { return 0 };
         let last = Seqno(self.next_seqno.0 - 1);

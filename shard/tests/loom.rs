@@ -366,6 +366,12 @@ fn group_commit_wakes_everybody_and_forgets_nobody() {
     check(|| assert_eq!(writers(0, &[&[0], &[1], &[0, 1]]), 0));
 }
 
+/// Two wait for the next group while one is led, and one of them must lead.
+#[test]
+fn of_a_group_that_waits_one_leads() {
+    check(|| assert_eq!(writers(0, &[&[0], &[0], &[0], &[1]]), 0));
+}
+
 #[test]
 fn a_leader_that_fails_fails_alone() {
     check(|| assert_eq!(writers(1, &[&[0], &[0]]), 1));

@@ -59,7 +59,7 @@ fn items_of(name: &str, source: &str) -> Vec<String> {
     let mut lines = source.lines().peekable();
     let (mut cfg, mut attributes) = (String::new(), Vec::new());
     while let Some(line) = lines.next() {
-        if line.starts_with("mod tests") {
+        if line == "mod tests {" {
             break;
         }
         if let Some(feature) = line.strip_prefix("#[cfg(feature = ") {

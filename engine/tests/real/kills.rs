@@ -37,7 +37,7 @@ fn a_process_killed_at_any_time_loses_nothing_acknowledged() {
             let done = acknowledged.iter().sum::<u64>();
             steps += done;
             before_the_first += u64::from(done == 0);
-            witness.heard(&plan, &acknowledged);
+            witness.heard(&plan, &acknowledged, &acknowledged);
             if rng.chance(3, 10) {
                 // And the one that recovers is killed as well.
                 let again = Plan { steps: 0, ..plan.clone() };

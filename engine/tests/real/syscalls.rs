@@ -98,7 +98,8 @@ fn kill_at(store: u64, call: &str, first: u64, number: u64) -> bool {
     let mut witness = Witness::new(&plan, &home);
     let records = Records::new();
     let was_killed = end(&records, &plan, &home, call, number);
-    witness.heard(&plan, &records.read(&plan));
+    let acknowledged = records.read(&plan);
+    witness.heard(&plan, &acknowledged, &acknowledged);
     let again = Plan { steps: 0, ..plan.clone() };
     end(&records, &again, &home, call, first + number % RECOVERY_CALLS);
     witness.check(&plan, Blow::Kill);

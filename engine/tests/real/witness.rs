@@ -37,16 +37,18 @@ impl Witness {
         Self { home: home.to_owned(), models }
     }
 
-    /// What a life did: the steps that were acknowledged, and perhaps the one after them.
-    pub(crate) fn heard(&mut self, plan: &Plan, acknowledged: &[u64]) {
-        for ((writer, model), done) in (0..).zip(&mut self.models).zip(acknowledged) {
+    /// What a life did: how many steps of each writer were done, with perhaps one after them, and
+    /// of how many the promises count.
+    pub(crate) fn heard(&mut self, plan: &Plan, promised: &[u64], done: &[u64]) {
+        let writers = (0..).zip(&mut self.models).zip(promised.iter().zip(done));
+        for ((writer, model), (promised, done)) in writers {
             for (number, step) in (0..=*done).zip(plan.steps(writer)) {
-                let is_acknowledged = number < *done;
+                let (is_promised, is_done) = (number < *promised, number < *done);
                 match step {
                     Step::Write { changes, is_sync } => {
-                        note(model, changes, is_sync, is_acknowledged);
+                        note(model, changes, is_sync && is_promised, is_done);
                     }
-                    Step::Sync if is_acknowledged => model.durable_to(&model.mark()),
+                    Step::Sync if is_promised => model.durable_to(&model.mark()),
                     Step::Sync | Step::Compact | Step::Checkpoint => {}
                 }
             }

@@ -4,52 +4,12 @@
 //! without hints and snapshot, and compared again.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-
-use caskade_codec::ids::{SegmentId, Seqno, ShardId};
-use caskade_codec::manifest::Manifest;
 
 use super::*;
-use crate::catalog;
-use crate::commit::Committer;
-use crate::context::Context;
 use crate::error::Error;
-use crate::journal::JournalScan;
-use crate::recovery::{Progress, RecoveryMode, Request, ShardScan, resolve_batches};
-use crate::storage::sim::SimDisk;
-use crate::write_path::{Change, Op};
-
-const HOME: &str = "/store";
-const SHARD: &str = "/store/shard-000";
-
-/// A shard that is open, and what should be in it.
-struct Life {
-    disk: SimDisk,
-    ctx: Arc<Context>,
-    shards: Vec<Shard>,
-    committer: Committer,
-    model: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-/// Does something in the middle of a merge, once.
-struct Meddling<'a, F> {
-    life: &'a Life,
-    before_settle: F,
-}
-
-impl<F: Fn()> Surroundings for Meddling<'_, F> {
-    fn settle(&self) -> Result<()> {
-        (self.before_settle)();
-        self.life.settle();
-        Ok(())
-    }
-
-    fn pace(&self, _bytes: u64) -> Result<()> {
-        Ok(())
-    }
-}
+use crate::life::{Life, Meddling, SHARD};
+use crate::write_path::Change;
 
 /// Notes the steps of a merge, and stops it when it has seen so many.
 struct Watching<'a> {
@@ -68,168 +28,6 @@ impl Surroundings for Watching<'_> {
         let mut steps = self.steps.borrow_mut();
         steps.push(bytes);
         if steps.len() < self.limit { Ok(()) } else { Err(Error::Stopped) }
-    }
-}
-
-impl Life {
-    fn new() -> Self {
-        let disk = SimDisk::new(5);
-        let ctx = Context::for_tests(&disk);
-        ctx.storage.create_dir(Path::new(HOME)).unwrap();
-        ctx.storage.create_dir(Path::new(SHARD)).unwrap();
-        let manifest = Manifest {
-            uuid: ctx.uuid,
-            shard: ShardId(0),
-            generation: 1,
-            next_segment: SegmentId(1),
-            next_log_seqno: Seqno::FIRST,
-            horizon: Seqno::NONE,
-            segments: Vec::new(),
-        };
-        catalog::write(&ctx, Path::new(SHARD), &manifest).unwrap();
-        for dir in ["/", HOME] {
-            ctx.storage.sync_dir(Path::new(dir)).unwrap();
-        }
-        Self::open(disk, BTreeMap::new())
-    }
-
-    fn open(disk: SimDisk, model: BTreeMap<Vec<u8>, Vec<u8>>) -> Self {
-        let ctx = Context::for_tests(&disk);
-        let (stop, progress) = (AtomicBool::new(false), Progress::default());
-        let request = Request {
-            mode: RecoveryMode::Default,
-            read_only: false,
-            stop: &stop,
-            progress: &progress,
-        };
-        let journal = JournalScan::read(&ctx).unwrap();
-        let mut scans = vec![ShardScan::read(&ctx, ShardId(0), &request, &journal).unwrap()];
-        resolve_batches(&mut scans);
-        let shards: Vec<Shard> =
-            scans.into_iter().map(|scan| scan.finish(&ctx, &request).unwrap().0).collect();
-        let committer = Committer::new(Arc::clone(&ctx), &shards, journal.next_turn());
-        Self { disk, ctx, shards, committer, model }
-    }
-
-    /// The process dies and a new one opens the shard.
-    fn reopen(self) -> Self {
-        self.disk.kill();
-        let (disk, model) = (self.disk.clone(), self.model.clone());
-        drop(self);
-        Self::open(disk, model)
-    }
-
-    fn shard(&self) -> &Shard {
-        &self.shards[0]
-    }
-
-    fn settle(&self) {
-        self.committer.settle(&self.shards, [ShardId(0)].into_iter().collect()).unwrap();
-    }
-
-    fn apply(&self, key: &str, change: Change<'_>) {
-        let op = Op { hash: self.ctx.hasher.hash(key.as_bytes()), key: key.as_bytes(), change };
-        self.shard().lock().unwrap().apply(&op).unwrap();
-    }
-
-    fn put_raw(&self, key: &str, value: &str, expiry: Option<u64>) {
-        let value = value.as_bytes();
-        self.apply(key, Change::Put { value, flags: Flags::NONE, expiry });
-    }
-
-    fn put(&mut self, key: &str, value: &str) {
-        self.put_raw(key, value, None);
-        self.model.insert(key.into(), value.into());
-    }
-
-    fn put_until(&mut self, key: &str, value: &str, expiry: u64) {
-        self.put_raw(key, value, Some(expiry));
-        self.model.insert(key.into(), value.into());
-    }
-
-    fn delete(&mut self, key: &str) {
-        self.apply(key, Change::Delete);
-        self.model.remove(key.as_bytes());
-    }
-
-    /// Seals what was written since the last call as one segment, and answers its id.
-    fn seal(&self) -> SegmentId {
-        let id = self.shard().cut().files.last().expect("something was written").0.segment.id;
-        self.shard().lock().unwrap().end_active();
-        self.shard().seal_ended().unwrap();
-        id
-    }
-
-    fn merge(&self, ids: &[SegmentId]) -> Outcome {
-        self.merge_while(ids, || {})
-    }
-
-    /// Merges `ids`, and calls `meddle` when everything is copied but nothing is decided.
-    fn merge_while(&self, ids: &[SegmentId], meddle: impl Fn()) -> Outcome {
-        let _upkeep = self.shard().upkeep();
-        let around = Meddling { life: self, before_settle: meddle };
-        self.shard().merge_segments(ids, &around).unwrap()
-    }
-
-    fn sealed(&self) -> Vec<SegmentId> {
-        self.shard().sealed_inputs(None).iter().map(|input| input.segment.id).collect()
-    }
-
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let guard = self.ctx.reclaim.enter();
-        let found = self.shard().find(&guard, self.ctx.hasher.hash(key), key).unwrap()?;
-        let now = self.ctx.storage.wall_ms();
-        (!found.frame.is_expired(|| now)).then(|| found.frame.value().to_vec())
-    }
-
-    fn compare(&self) {
-        for key in [b"k", b"l", b"m", b"n"] {
-            let expected = self.model.get(&key[..]).map(Vec::as_slice);
-            assert_eq!(self.get(key).as_deref(), expected, "{}", key.escape_ascii());
-        }
-    }
-
-    /// The live bytes of each sealed segment, as counted on the way and as counted anew.
-    fn recount(&self) -> Vec<(SegmentId, (u64, u64))> {
-        let guard = self.ctx.reclaim.enter();
-        let mut counted: Vec<_> =
-            self.sealed_inputs().iter().map(|segment| (segment.id, segment.usage.get())).collect();
-        counted.sort_by_key(|(id, _)| *id);
-        drop(guard);
-        counted
-    }
-
-    /// The length of all segments, as counted on the way and as counted anew.
-    fn check_total(&self) {
-        self.shard().lock().unwrap().end_active();
-        let (sealed, open) = self.shard().merge_stats();
-        let total = sealed.iter().map(|segment| segment.len).sum::<u64>() + open.open_bytes;
-        assert_eq!(self.shard().total_bytes(), total);
-    }
-
-    fn sealed_inputs(&self) -> Vec<Arc<Segment>> {
-        self.shard().sealed_inputs(None).into_iter().map(|input| input.segment).collect()
-    }
-
-    /// Compares with the model, reopened and without hints and snapshot too.
-    fn prove(self) {
-        self.compare();
-        self.check_total();
-        let counted = self.recount();
-        let life = self.reopen();
-        life.compare();
-        life.check_total();
-        assert_eq!(life.recount(), counted);
-        for entry in life.disk.list(SHARD).unwrap() {
-            let name = entry.name.to_str().unwrap();
-            if Path::new(&name).extension().is_some_and(|it| it == "hint") || name == names::KEYDIR
-            {
-                life.disk.remove_file(Path::new(SHARD).join(name)).unwrap();
-            }
-        }
-        let life = life.reopen();
-        life.compare();
-        assert_eq!(life.recount(), counted);
     }
 }
 
@@ -527,6 +325,21 @@ fn a_merge_tells_how_far_it_is_and_can_be_stopped() {
     life.prove();
 }
 
+/// However large they are, and however many lookups go together.
+#[test]
+fn a_merge_keeps_its_pace_with_large_records() {
+    let mut life = Life::with_segments_of(1 << 20);
+    for _ in 0..15 {
+        life.put("k", &"v".repeat(60 << 10));
+    }
+    let id = life.seal();
+    let around = Watching { life: &life, steps: RefCell::default(), limit: usize::MAX };
+    life.shard().merge_chosen(&around, &mut |other| other == id).unwrap();
+    let steps = around.steps.into_inner();
+    assert!(steps.len() >= 2 && steps.iter().all(|bytes| *bytes < 400 << 10), "{steps:?}");
+    life.prove();
+}
+
 /// A newer put hides what the tombstone hides.
 #[test]
 fn a_tombstone_goes_when_its_key_was_put_again() {
@@ -624,94 +437,9 @@ fn a_segment_with_a_damaged_dead_record_is_kept() {
     life.compare();
 }
 
-/// Few manifests list open segments, and there are always some left for the next rotations.
-#[test]
-fn open_segments_are_listed_when_half_of_them_are_used() {
-    let mut life = Life::new();
-    let mut unused = Vec::new();
-    for _ in 0..3 * catalog::OPEN_AHEAD {
-        life.put("k", "v");
-        life.seal();
-        unused.push(life.shard().ahead().ids.len());
-    }
-    let half = catalog::OPEN_AHEAD / 2;
-    let expected: Vec<_> =
-        (half..=catalog::OPEN_AHEAD).rev().cycle().skip(1).take(unused.len()).collect();
-    assert_eq!(unused, expected);
-    life.prove();
-}
-
-/// A record that is larger than a segment gets one of its own, and the empty one before it goes.
-#[test]
-fn a_segment_that_ended_empty_is_not_listed() {
-    let mut life = Life::new();
-    life.put("k", &"v".repeat(100 << 10));
-    life.seal();
-    let manifest = life.shard().catalog.manifest().clone();
-    let lens: Vec<_> = manifest.segments.iter().filter_map(|it| Some(it.sealed()?.len)).collect();
-    assert!(lens.len() == 1 && lens[0] > 100 << 10, "{lens:?}");
-    life.prove();
-}
-
-#[test]
-fn each_manifest_has_a_higher_generation() {
-    let mut life = Life::new();
-    let mut last = life.shard().catalog.manifest().generation;
-    for value in ["v1", "v2"] {
-        life.put("k", value);
-        life.seal();
-        let now = life.shard().catalog.manifest().generation;
-        assert!(now > last);
-        last = now;
-    }
-    let manifest = life.disk.read_file(Path::new(SHARD).join(names::MANIFEST)).unwrap();
-    assert_eq!(Manifest::decode(&manifest).unwrap().0.generation, last);
-}
-
 /// One merge may copy four segments, and in a store of small segments 16 MiB.
 #[test]
 fn small_segments_are_merged_many_at_a_time() {
     let life = Life::new();
     assert_eq!(life.shard().merge_stats().1.job_bytes_max, 16 << 20);
-}
-
-/// Two keys of which the keydir keeps the same bits.
-fn colliding_keys(life: &Life) -> [String; 2] {
-    let mut seen = HashMap::new();
-    for number in 0_u32.. {
-        let key = format!("{number}");
-        let bits = keydir_bits(life.ctx.hasher.hash(key.as_bytes()));
-        if let Some(other) = seen.insert(bits, key.clone()) {
-            return [other, key];
-        }
-    }
-    unreachable!("there are more numbers than bits")
-}
-
-/// One key stands in the snapshot or a hint, the other behind it.
-#[test]
-fn recovery_tells_keys_of_equal_hash_bits_apart() {
-    for with_snapshot in [false, true] {
-        for delete in [false, true] {
-            let mut life = Life::new();
-            let [first, second] = colliding_keys(&life);
-            life.put(&first, "one");
-            life.seal();
-            if with_snapshot {
-                let around = Meddling { life: &life, before_settle: || {} };
-                life.shard().snapshot(&around).unwrap();
-            }
-            life.put(&second, "two");
-            if delete {
-                life.delete(&second);
-            }
-            for _ in 0..2 {
-                let expected = |key: &str| life.model.get(key.as_bytes()).cloned();
-                assert_eq!(life.get(first.as_bytes()), expected(&first));
-                assert_eq!(life.get(second.as_bytes()), expected(&second));
-                life = life.reopen();
-            }
-            life.prove();
-        }
-    }
 }

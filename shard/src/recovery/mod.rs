@@ -6,14 +6,17 @@
 
 mod batches;
 mod fold;
+mod log_end;
 mod log_scan;
 mod repair;
 mod scan;
 mod snapshot_load;
+#[cfg(test)]
+mod tests;
 
 pub use batches::resolve_batches;
-pub use scan::ShardScan;
 pub(crate) use scan::read_file;
+pub use scan::{ListedSegments, ShardScan};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -62,6 +65,14 @@ pub struct Progress {
     pub segments_done: std::sync::atomic::AtomicU64,
     /// Segments known so far.
     pub segments_total: std::sync::atomic::AtomicU64,
+}
+
+impl Progress {
+    /// Counts from the start.
+    pub fn begin(&self) {
+        self.segments_done.store(0, Ordering::Relaxed);
+        self.segments_total.store(0, Ordering::Relaxed);
+    }
 }
 
 /// What recovery did to one shard.

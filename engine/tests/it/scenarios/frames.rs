@@ -364,6 +364,8 @@ fn a_batch_that_lost_a_part_leaves_nothing_in_the_other_shard() {
             Pending::Sector { file, .. } => !file.starts_with(Path::new(HOME).join(lost)),
             _ => true,
         });
+        let strict = rig.try_open(|options| options.recovery_mode(RecoveryMode::Strict));
+        assert!(matches!(strict, Err(Error::Damaged { .. })), "{:?}", strict.err());
         rig.open();
         rig.compare();
         let kinds: Vec<_> = rig.db().open_report().losses().map(|loss| loss.kind).collect();
