@@ -59,6 +59,21 @@ impl Mount {
 
     /// Unmounts and mounts again: what was only in the kernel's memory is gone.
     pub(crate) fn turn_off_and_on(&self) {
+        self.unmount();
+        self.mount().expect("mounts again");
+    }
+
+    /// Whether `e2fsck` finds nothing wrong with the ext4 of this image, which was mounted since it
+    /// was last written to. It is unmounted for that.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.unmount();
+        let image = self.source.last().expect("it has a source");
+        let answer = run("e2fsck", &["-f", "-n", image]);
+        self.mount().expect("mounts again");
+        answer.is_ok()
+    }
+
+    fn unmount(&self) {
         let point = self.path().to_str().expect("a path in UTF-8");
         // A process that another test starts just now has this one's open files for a moment.
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -66,7 +81,6 @@ impl Mount {
             assert!(Instant::now() < deadline, "{text}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.mount().expect("mounts again");
     }
 
     /// More space for a tmpfs.
