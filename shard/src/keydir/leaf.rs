@@ -250,7 +250,7 @@ impl<'a> Leaf<'a> {
         let index = home(hash, buckets.len());
         let bucket = &buckets[index];
         // The locations are on their way while the hashes are compared.
-        prefetch_lines(&raw const bucket.locations, size_of::<[AtomicU64; SLOTS]>() / 64);
+        prefetch_lines(&raw const bucket.locations, size_of::<Bucket>() / 64);
         let matching = matching(&bucket.hashes, hash);
         Candidates { buckets, hash, index, bucket, seen: 1, matching }
     }
@@ -381,13 +381,11 @@ pub(super) struct Candidates<'a> {
     matching: u32,
 }
 
-/// The bucket behind this one and the lanes to look at in it, if an entry of this hash may lie
-/// there. Few lookups come here; what they pass stays in registers.
+/// The bucket behind this one and the lanes to look at in it, if there is one that was not looked at.
+/// Few lookups come here; what they pass stays in registers.
 #[inline(never)]
 fn bucket_behind(buckets: &[Bucket], index: usize, seen: usize, hash: u32) -> Option<(usize, u32)> {
-    // The lanes are looked at once more, later than for the hash. A lane that is unused now was
-    // so then, too: stopping is right. And if the bucket was filled in between, going on is.
-    if unused(&buckets[index].hashes) != 0 || seen == buckets.len() {
+    if seen == buckets.len() {
         return None;
     }
     let index = next(index, buckets.len());
@@ -412,6 +410,11 @@ impl Iterator for Candidates<'_> {
                 if let Some(location) = Location::from_raw(raw) {
                     return Some((Place { bucket: self.index, lane }, location));
                 }
+            }
+            // The lanes are looked at once more, later than for the hash. A lane that is unused now was
+            // so then, too: stopping is right. And if the bucket was filled in between, going on is.
+            if unused(&self.bucket.hashes) != 0 {
+                return None;
             }
             let behind = bucket_behind(self.buckets, self.index, self.seen, self.hash);
             (self.index, self.matching) = behind?;
