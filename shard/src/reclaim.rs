@@ -356,8 +356,9 @@ mod tests {
     fn threads_that_ended_leave_their_slots_to_others() {
         let reclaim = Reclaim::new();
         for _ in 0..if cfg!(miri) { 5 } else { 3 * SLOTS } {
+            // Joined: the end of a scope does not wait for what a thread does last, giving up its slot.
             std::thread::scope(|scope| {
-                scope.spawn(|| drop(reclaim.enter()));
+                scope.spawn(|| drop(reclaim.enter())).join().expect("no panic");
             });
         }
         let owned = std::thread::scope(|scope| {
