@@ -163,7 +163,7 @@ impl Db {
     ///
     /// # Errors
     ///
-    /// As [any write](crate#errors).
+    /// As any read and [any write](crate#errors).
     pub fn put_if_absent(&self, key: &[u8], value: &[u8]) -> Result<Option<Version>> {
         self.put_if_absent_with(key, value, WriteOptions::new())
     }
@@ -172,7 +172,7 @@ impl Db {
     ///
     /// # Errors
     ///
-    /// As [any write](crate#errors).
+    /// As any read and [any write](crate#errors).
     pub fn put_if_absent_with(
         &self,
         key: &[u8],
@@ -230,11 +230,11 @@ impl Db {
     }
 
     /// Stores `value` if the key's value still is the one of version `expected`. Answers the new
-    /// version, or None if it is not.
+    /// version, or None if it is not. A TTL of the old value is not carried over.
     ///
     /// # Errors
     ///
-    /// As [any write](crate#errors).
+    /// As any read and [any write](crate#errors).
     pub fn put_if_version(
         &self,
         key: &[u8],
@@ -569,7 +569,8 @@ impl Db {
         checkpoint::checkpoint(self.store(), target.as_ref(), progress)
     }
 
-    /// Merges everything, now. Reads and writes go on.
+    /// Merges each shard that has dead bytes, expired segments or many small files, now. Reads and
+    /// writes go on.
     ///
     /// # Errors
     ///

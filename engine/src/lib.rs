@@ -17,7 +17,8 @@
 //!
 //! - A store is a directory. Keys are hashed to **shards**; each shard has a **log** of append-only
 //!   **segments** and a **keydir** in memory, about 16 bytes a key whatever the keys' length.
-//! - Reads take no lock and make no system call. Every read verifies the record's checksum.
+//! - Gets and scans take no lock and make no system call; [`Db::iter`] stops all writers for the moment
+//!   in which it takes its snapshot. Every read verifies the record's checksum.
 //! - Writes go to memory-mapped, really allocated space: no system call either. What `Ok` promises
 //!   is the [`Durability`]; [`Db::sync`] and [`Db::wait_durable`] ask for more.
 //! - A [`Batch`] is all or nothing after a crash, over any number of shards.
@@ -30,7 +31,7 @@
 //! There is one type, [`Error`]; it says what happened, where, and with which numbers.
 //!
 //! - **Opening**: [`Error::Locked`] if another process has the store, [`Error::NotAStore`] if the
-//!   directory is none, [`Error::Corrupt`], [`Error::Damaged`] or [`Error::MissingSegment`] if data
+//!   directory is none, [`Error::UnknownFormat`] if a newer version made it, [`Error::Corrupt`], [`Error::Damaged`] or [`Error::MissingSegment`] if data
 //!   that had been durable is damaged ([`RecoveryMode::Salvage`] opens what is left),
 //!   [`Error::InvalidOption`] and [`Error::ShardCount`] for options that do not fit, and
 //!   [`Error::NeedsRecovery`] if a store opened read-only must be opened for writing first.
@@ -39,8 +40,11 @@
 //! - **Any write**: [`Error::KeyTooLarge`] and its like for what is too large; [`Error::NoSpace`] if the
 //!   disk is full: nothing of the write is kept, and writes go on once there is space.
 //!   [`Error::Poisoned`] after a failure that left the disk's state unknown: reads go on, writes need
-//!   the store to be opened again. [`Error::Indeterminate`] if it is the durability of this very
-//!   write that is unknown. [`Error::ReadOnly`] if the store was opened so.
+//!   the store to be opened again. [`Error::ReadOnly`] if the store was opened so.
+//!   [`Error::Indeterminate`] if the write was made, and reads see it, but it is unknown whether it
+//!   survives a power cut. [`Db::poisoned`] tells whether the store still takes writes; if so,
+//!   [`Db::sync`] may be tried again. After a failed fsync the system may take pages for clean that
+//!   never reached the device: restart the machine before you rely on what a reopened store shows.
 //! - **Any call**: [`Error::Closed`] once the store is closed, and [`Error::Io`] if the system refuses a
 //!   file operation.
 //!
@@ -50,6 +54,11 @@
 //! open for writing; others may open it with [`Builder::read_only`] meanwhile. The core is no async
 //! code: on an async runtime, call `get` in place and writes through `spawn_blocking` (see the example
 //! `service`).
+//!
+//! A store open for writing has one thread of its own, `caskade`. Opening, sealing and merging run on
+//! rayon's global pool: a program that blocks that pool holds them up, and `RAYON_NUM_THREADS` or
+//! `rayon::ThreadPoolBuilder::build_global` bounds it. [`Db::close`], and so the drop of the last handle,
+//! waits for that thread and for fsyncs.
 //!
 //! # Features
 //!

@@ -4,9 +4,9 @@
 //! the next expiry of a segment is due: an idle store does nothing at all.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caskade_codec::ids::ShardId;
 use caskade_shard::context::Event;
@@ -128,7 +128,11 @@ impl Maintenance {
         if self.todo().is_closing { Woken::Close } else { Woken::Work }
     }
 
+    /// How long to wait at most for something to be announced.
     fn next_deadline(&self) -> Option<Duration> {
+        if self.is_idle() {
+            return None;
+        }
         let storage = &self.store.ctx.storage;
         let (now, wall) = (storage.monotonic(), storage.wall_ms());
         let todo = self.todo();
@@ -165,7 +169,8 @@ impl Maintenance {
                 self.todo().idle_at = Some(now + REST_AFTER);
                 self.todo().resting = ShardSet::default();
                 if let Durability::Interval(period) = self.store.options.durability {
-                    self.todo().sync_at = Some(self.store.ctx.storage.monotonic() + period);
+                    // One that is planned is for older writes.
+                    self.todo().sync_at.get_or_insert(now + period);
                 }
             }
             Event::Close => self.todo().is_closing = true,
@@ -185,8 +190,7 @@ impl Maintenance {
     /// Does one piece of work. False if there is none.
     pub(crate) fn step(&self) -> bool {
         self.absorb();
-        let is_idle = self.store.options.read_only || self.todo().is_closing;
-        if is_idle || self.store.ctx.poison.is_latched() {
+        if self.is_idle() {
             return false;
         }
         match self.do_one() {
@@ -199,6 +203,11 @@ impl Maintenance {
         }
     }
 
+    /// Whether nothing is to be done any more, whatever is due.
+    fn is_idle(&self) -> bool {
+        self.store.options.read_only || self.todo().is_closing || self.store.ctx.poison.is_latched()
+    }
+
     fn report(&self, error: &Error) {
         if let Some(hook) = &self.store.options.on_background_error {
             hook(error);
@@ -206,10 +215,7 @@ impl Maintenance {
     }
 
     fn do_one(&self) -> Result<bool> {
-        if self.take_due_sync() {
-            // Cleared first: a write during the sync asks for the next one.
-            self.store.is_dirty.store(false, Ordering::Release);
-            self.store.sync_all()?;
+        if self.sync_if_due()? {
             return Ok(true);
         }
         if self.take_due_rest() {
@@ -287,8 +293,8 @@ impl Maintenance {
         failure.map_or(Ok(!shards.is_empty()), Err)
     }
 
-    /// Works in several shards at once. This thread goes on to take in events meanwhile: writers
-    /// wait for segments and for room that are not ready.
+    /// Works in several shards at once. This thread goes on to take in events meanwhile, for writers
+    /// wait for segments and for room that are not ready, and to sync by time.
     fn in_shards<T: Send>(
         &self,
         shards: &[ShardId],
@@ -306,6 +312,9 @@ impl Maintenance {
                 let _ = done.send(outcomes);
             });
             loop {
+                if let Err(error) = self.sync_if_due() {
+                    self.report(&error);
+                }
                 select! {
                     recv(self.events) -> event => match event {
                         Ok(event) => self.take(event),
@@ -313,6 +322,7 @@ impl Maintenance {
                         Err(_) => break,
                     },
                     recv(is_done) -> outcomes => return outcomes.ok(),
+                    default(self.next_sync()) => {}
                 }
             }
             is_done.recv().ok()
@@ -330,14 +340,30 @@ impl Maintenance {
         std::mem::take(&mut todo.seal)
     }
 
-    fn take_due_sync(&self) -> bool {
+    /// Does the sync by time, if it is due. Answers whether it was.
+    fn sync_if_due(&self) -> Result<bool> {
         let now = self.store.ctx.storage.monotonic();
-        let mut todo = self.todo();
-        let is_due = todo.sync_at.is_some_and(|at| at <= now) && !planted!("interval-forgotten");
-        if is_due {
+        {
+            let mut todo = self.todo();
+            let is_due = todo.sync_at.is_some_and(|at| at <= now);
+            if !is_due || planted!("interval-forgotten") {
+                return Ok(false);
+            }
             todo.sync_at = None;
         }
-        is_due
+        // Cleared first: a write during the sync asks for the next one.
+        self.store.is_dirty.store(false, Ordering::Release);
+        let outcome = self.store.sync_all();
+        if outcome.is_err() && !self.store.ctx.poison.is_latched() {
+            self.todo().sync_at.get_or_insert(now + RETRY);
+        }
+        outcome.map(|()| true)
+    }
+
+    /// How long it is to the next sync by time.
+    fn next_sync(&self) -> Duration {
+        let now = self.store.ctx.storage.monotonic();
+        self.todo().sync_at.map_or(Duration::from_hours(1), |at| at.saturating_sub(now))
     }
 
     fn take_due_retry(&self) {
@@ -451,34 +477,49 @@ impl Surroundings for Paced<'_> {
     fn pace(&self, bytes: u64) -> Result<()> {
         let maintenance = self.maintenance;
         maintenance.absorb();
-        if maintenance.todo().is_closing {
-            return Err(Error::Stopped);
-        }
-        maintenance.merge_rate.spend(bytes);
-        Ok(())
+        maintenance.merge_rate.spend(bytes, || {
+            // What is announced meanwhile does not wait for a slow merge.
+            maintenance.absorb();
+            maintenance.is_idle()
+        });
+        if maintenance.todo().is_closing { Err(Error::Stopped) } else { Ok(()) }
     }
 }
 
-/// A rate that is kept by sleeping.
+/// A rate that is kept by sleeping, by all threads together.
 #[derive(Debug)]
 struct Rate {
     bytes_per_sec: Option<u64>,
-    owed_micros: AtomicU64,
+    /// When everything is paid for that was spent.
+    paid_at: Mutex<Instant>,
 }
 
 impl Rate {
+    /// Short sleeps are never exact: so small a debt is left to who comes next.
+    const LEAST: Duration = Duration::from_millis(5);
+    /// A longer sleep is cut in pieces.
+    const PIECE: Duration = Duration::from_millis(50);
+
     fn new(bytes_per_sec: Option<u64>) -> Self {
-        Self { bytes_per_sec, owed_micros: AtomicU64::new(0) }
+        Self { bytes_per_sec, paid_at: Mutex::new(Instant::now()) }
     }
 
-    fn spend(&self, bytes: u64) {
+    /// Sleeps until so many bytes are paid for, or until `is_over`, which is asked now and then.
+    fn spend(&self, bytes: u64, is_over: impl Fn() -> bool) {
         let Some(rate) = self.bytes_per_sec else { return };
-        let cost = bytes.saturating_mul(1_000_000) / rate;
-        let owed = self.owed_micros.fetch_add(cost, Ordering::Relaxed) + cost;
-        // Short debts are collected, since short sleeps are never exact.
-        if owed > 5_000 {
-            self.owed_micros.fetch_sub(owed, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_micros(owed.min(1_000_000)));
+        let cost = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
+        let paid_at = {
+            let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
+            // What was not used is not saved up.
+            *paid_at = (*paid_at).max(Instant::now()) + cost;
+            *paid_at
+        };
+        loop {
+            let left = paid_at.saturating_duration_since(Instant::now());
+            if left < Self::LEAST || is_over() {
+                return;
+            }
+            std::thread::sleep(left.min(Self::PIECE));
         }
     }
 }
@@ -486,6 +527,75 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Db;
+    use crate::options::{Builder, WriteOptions};
+
+    fn opened(options: Builder) -> Maintenance {
+        let (store, events) = crate::open::open(options).expect("opens");
+        Maintenance::new(Arc::new(store), events)
+    }
+
+    /// Work of a minute must not keep back a sync by the second.
+    #[test]
+    fn a_sync_by_time_waits_for_no_merge() {
+        let home = tempfile::tempdir().expect("a directory");
+        let every = Duration::from_millis(20);
+        let options = Db::builder(home.path()).durability(Durability::Interval(every));
+        let maintenance = opened(options.shards(1));
+        maintenance.store.put(b"key", b"value", WriteOptions::new()).expect("writes");
+        let shard = &maintenance.store.shards[0];
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let is_durable = maintenance.in_shards(&[ShardId(0)], |_| {
+            while shard.durable() < shard.last_seqno() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            shard.durable() == shard.last_seqno()
+        });
+        assert_eq!(is_durable, [true]);
+    }
+
+    #[test]
+    fn a_planned_sync_is_not_put_off() {
+        let home = tempfile::tempdir().expect("a directory");
+        let options = Db::builder(home.path()).durability(Durability::Interval(RETRY));
+        let maintenance = opened(options.shards(1));
+        maintenance.take(Event::Awake);
+        let planned = maintenance.todo().sync_at;
+        assert!(planned.is_some());
+        std::thread::sleep(Duration::from_millis(2));
+        maintenance.take(Event::Awake);
+        assert_eq!(maintenance.todo().sync_at, planned);
+    }
+
+    #[test]
+    fn a_poisoned_store_waits_for_its_end_alone() {
+        let home = tempfile::tempdir().expect("a directory");
+        let maintenance = opened(Db::builder(home.path()).shards(1));
+        assert!(maintenance.next_deadline().is_some(), "a new store looks around once");
+        let _ = maintenance.store.ctx.poison.latch("a test");
+        assert_eq!(maintenance.next_deadline(), None);
+    }
+
+    #[test]
+    fn threads_share_a_rate() {
+        let rate = Rate::new(Some(1 << 20));
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| rate.spend(64 << 10, || false));
+            }
+        });
+        // A quarter of what one second allows, but for what is left to who comes next.
+        assert!(started.elapsed() >= Duration::from_millis(240), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_slow_rate_ends_with_the_store() {
+        let rate = Rate::new(Some(1));
+        let started = Instant::now();
+        rate.spend(1 << 30, || true);
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
 
     #[test]
     fn failures_are_retried_less_and_less_often() {

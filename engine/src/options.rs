@@ -203,7 +203,8 @@ impl Builder {
     /// process writes. See [`Db::refresh`].
     ///
     /// Damage is told or refused as by an open for writing, and left as it is. Where something is
-    /// wrong, the open looks again after 20 ms: what a writer was only about to write is no damage.
+    /// wrong, the open looks again every 20 ms, up to a second, until two looks agree: what a writer
+    /// was only about to write is no damage.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
@@ -243,7 +244,8 @@ impl Builder {
         self
     }
 
-    /// Bytes a second that merging may read; no limit if not said.
+    /// Bytes a second that background merging may read, all shards together; no limit if not said.
+    /// [`Db::compact`] is not limited.
     pub fn merge_bytes_per_sec(mut self, bytes: Option<u64>) -> Self {
         self.config.merge_bytes_per_sec = bytes;
         self
@@ -285,7 +287,7 @@ impl Builder {
         self
     }
 
-    /// Called, on the maintenance thread, with errors of background work.
+    /// Called with errors of background work, on the thread that does it.
     pub fn on_background_error(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         self.on_background_error = Some(Arc::new(hook));
         self

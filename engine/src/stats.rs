@@ -119,7 +119,7 @@ pub struct ShardStats {
     pub segments_open: u64,
     /// Memory of the keydir.
     pub keydir_bytes: u64,
-    /// Bytes that merging should free to be back where it begins.
+    /// Dead bytes above the level at which background merging begins.
     pub merge_debt_bytes: u64,
     /// Merges done since the store was opened.
     pub merges: u64,

@@ -151,14 +151,18 @@ impl Store {
     pub(crate) fn come_to_rest(&self) -> Result<()> {
         // Cleared first: a write from now on asks for the next rest.
         self.is_dirty.store(false, Ordering::Release);
-        for shard in &self.shards {
+        let mark = |shard: &Shard| {
             let mut locked = shard.lock()?;
             let last = Seqno(locked.next_seqno().0 - 1);
             if shard.durable() < last || shard.horizon() < last {
                 locked.append_marker(shard.durable())?;
             }
-        }
-        self.committer.settle(&self.shards, ShardSet::below(self.ctx.shards)).map(|_| ())
+            Ok(())
+        };
+        // A mark for which there is no room keeps nothing from becoming durable.
+        let marked = self.shards.iter().map(mark).fold(Ok(()), Result::and);
+        self.committer.settle(&self.shards, ShardSet::below(self.ctx.shards))?;
+        marked
     }
 
     /// Takes no more operations. True for the one caller that has to do the closing.

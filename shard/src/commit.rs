@@ -104,6 +104,8 @@ impl Committer {
         self.ctx.poison.check()?;
         let cuts = closed_cuts(shards, wanted, Purpose::Sync);
         self.make_durable(&mut leader, &cuts).inspect_err(|_| tie(shards, &cuts))?;
+        // Another thread's sync may have failed meanwhile, of a directory that this one relies on.
+        self.ctx.poison.check()?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         leader.cover(shards, &cuts);
         Ok(())
@@ -112,7 +114,9 @@ impl Committer {
     fn make_durable(&self, leader: &mut Leader, cuts: &[Cut]) -> Result<()> {
         let stretches: Vec<Stretch> = cuts.iter().flat_map(|cut| leader.uncovered(cut)).collect();
         let bytes: u64 = stretches.iter().map(Stretch::len).sum();
-        if self.journal(leader, &stretches, bytes)? {
+        // The journal restores what was written, not what was taken back.
+        let is_stained = cuts.iter().any(Cut::is_stained);
+        if !is_stained && self.journal(leader, &stretches, bytes)? {
             return Ok(());
         }
         cuts.iter().try_for_each(|cut| cut.sync(&self.ctx))

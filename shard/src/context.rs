@@ -24,7 +24,7 @@ pub struct Config {
     pub max_space_amp: f64,
     /// Length of each of the journal's two files.
     pub journal_bytes: u64,
-    /// Bytes a second that merging may write, over the whole store; `None` is no limit.
+    /// Bytes a second that background merging may read, over the whole store; `None` is no limit.
     pub merge_bytes_per_sec: Option<u64>,
 }
 

@@ -21,7 +21,7 @@ use crate::recovery::{
 };
 use crate::segment::Segment;
 use crate::shard::Shard;
-use crate::storage::sim::SimDisk;
+use crate::storage::sim::{Pending, SimDisk};
 use crate::write_path::{Change, Op};
 
 const HOME: &str = "/store";
@@ -121,6 +121,17 @@ impl Life {
 
     pub(crate) fn settle(&self) {
         self.committer.settle(&self.shards, [ShardId(0)].into_iter().collect()).unwrap();
+    }
+
+    /// Makes durable what was written.
+    pub(crate) fn sync(&self) {
+        self.committer.commit(&self.shards, [ShardId(0)].into_iter().collect()).unwrap();
+    }
+
+    /// As [`Life::reopen`], but the power is cut, and `keep` says what of the rest stays.
+    pub(crate) fn power_cut(self, mut keep: impl FnMut(&Pending<'_>) -> bool) -> Self {
+        self.disk.power_cut_with(&mut keep);
+        self.reopen()
     }
 
     pub(crate) fn apply(&self, key: &str, change: Change<'_>) {

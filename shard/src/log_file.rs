@@ -28,6 +28,8 @@ pub struct LogFile {
     durable: AtomicU64,
     /// Whether the file's name is known durable.
     entry_is_durable: AtomicBool,
+    /// Whether the device may have what was taken back from behind the log's end.
+    is_stained: AtomicBool,
     syncing: Mutex<()>,
 }
 
@@ -41,13 +43,28 @@ impl LogFile {
             dir,
             durable: 0.into(),
             entry_is_durable: entry_is_durable.into(),
+            is_stained: false.into(),
             syncing: Mutex::new(()),
         }
     }
 
     /// Whether the first `end` bytes, and the name, are known durable.
     pub fn is_durable_to(&self, end: u64) -> bool {
-        self.durable.load(Ordering::Acquire) >= end && self.entry_is_durable.load(Ordering::Acquire)
+        self.durable.load(Ordering::Acquire) >= end
+            && self.entry_is_durable.load(Ordering::Acquire)
+            && !self.is_stained()
+    }
+
+    /// Notes that what was written behind the log's end, and may be on the device already, was taken
+    /// back. Recovery would take it for the log's next records, so that nothing that is written from
+    /// now on is durable before this file is synced.
+    pub(crate) fn stain(&self) {
+        self.is_stained.store(true, Ordering::Release);
+    }
+
+    /// Whether that sync has still to come.
+    pub(crate) fn is_stained(&self) -> bool {
+        self.is_stained.load(Ordering::Acquire)
     }
 
     /// Bytes from the start that are known durable.
@@ -65,7 +82,9 @@ impl LogFile {
         if !planted!("sync-retried") {
             ctx.poison.check()?;
         }
-        if self.durable.load(Ordering::Acquire) < end {
+        // What is taken back during the sync needs another one.
+        let is_stained = self.is_stained.swap(false, Ordering::AcqRel);
+        if is_stained || self.durable.load(Ordering::Acquire) < end {
             self.file.sync_data().map_err(|fault| {
                 ctx.poison.latch(format_args!("fsync of {}: {fault}", self.segment.path.display()))
             })?;
@@ -104,6 +123,11 @@ impl Cut {
             file.sync_to(ctx, *end)?;
         }
         Ok(())
+    }
+
+    /// Whether a file of it must be synced itself: see [`LogFile::stain`].
+    pub(crate) fn is_stained(&self) -> bool {
+        self.files.iter().any(|(file, _)| file.is_stained()) && !planted!("stain-forgotten")
     }
 
     /// Segment and offset where the log ends at this cut.

@@ -55,6 +55,7 @@ pub const BUGS: &[(&str, &str)] = &[
     ("contents-unsynced", "a manifest takes its name before its contents are durable"),
     ("journal-reused-early", "the journal is written over before the segments are durable"),
     ("absence-not-durable", "a durable delete of what is gone waits for nothing"),
+    ("stain-forgotten", "what was taken back from the log is not synced away (26)"),
     ("interval-forgotten", "the sync by time never comes"),
     // What fails.
     ("failed-write-stays", "a record whose write failed stays in the file (26)"),

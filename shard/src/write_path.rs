@@ -309,6 +309,7 @@ impl Locked<'_> {
         let log = &mut self.writer.log;
         let active = log.active.as_mut().expect("the part was staged in it");
         active.tail.rewind(staged.position).map_err(|error| self.shard.ctx.poison.latch(error))?;
+        active.file.stain();
         if !planted!("failed-batch-counts") {
             log.next_seqno = staged.next_seqno;
         }
@@ -406,9 +407,10 @@ impl Active {
         len: usize,
         fill: impl FnOnce(u64, &mut [u8]),
     ) -> Result<u64> {
-        self.tail
-            .write(len, fill)
-            .map_err(|error| if self.tail.is_unsure() { ctx.poison.latch(error) } else { error })
+        self.tail.write(len, fill).map_err(|error| {
+            self.file.stain();
+            if self.tail.is_unsure() { ctx.poison.latch(error) } else { error }
+        })
     }
 }
 

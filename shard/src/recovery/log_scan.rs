@@ -3,7 +3,7 @@
 use caskade_codec::hash::KeyHasher;
 use caskade_codec::hash::keydir_bits;
 use caskade_codec::ids::Seqno;
-use caskade_codec::record::{BatchPart, Frame, Kind, Marker, Record};
+use caskade_codec::record::{BatchPart, Flags, Frame, Kind, Marker, Record};
 use caskade_codec::segment::{HEADER_LEN, Scanner, Tally, resync};
 
 use super::{BatchHead, Candidate};
@@ -58,6 +58,9 @@ pub(super) fn scan(segment: &Segment, bytes: &[u8], order: Order, hasher: &KeyHa
                 if matches!(order, Order::Dense) && !follows {
                     break Some("the sequence numbers have a gap".to_owned());
                 }
+                if matches!(order, Order::Dense) && !scan.is_in_place(offset, &record) {
+                    break Some("a batch and its records do not fit".to_owned());
+                }
                 scan.take(segment, offset, &record, hasher);
             }
             Some((_, Frame::Corrupt(reason))) => break Some(reason.to_string()),
@@ -88,6 +91,15 @@ pub(super) fn resume(scan: &mut LogScan, segment: &Segment, len: u64, hasher: &K
 }
 
 impl LogScan {
+    /// Whether a record stands in a batch if and only if it says so. What was taken back, or was
+    /// only partly written over, may look like the log's next record.
+    fn is_in_place(&self, offset: u64, record: &Record<'_>) -> bool {
+        let end = offset + record.frame_len as u64;
+        let head = self.batches.last().filter(|head| offset < head.end);
+        head.is_some() == record.flags.contains(Flags::IN_BATCH)
+            && head.is_none_or(|head| end <= head.end)
+    }
+
     fn take(&mut self, segment: &Segment, offset: u64, record: &Record<'_>, hasher: &KeyHasher) {
         self.tally.push(record);
         self.first.get_or_insert(record.seqno);

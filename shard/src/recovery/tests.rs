@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 
 use caskade_codec::hash::keydir_bits;
+use caskade_codec::ids::ShardId;
+use caskade_codec::record::Flags;
 
 use crate::life::{Life, Meddling};
+use crate::storage::sim::Pending;
+use crate::write_path::{BatchName, Change, Op};
 
 /// Two keys of which the keydir keeps the same bits.
 fn colliding_keys(life: &Life) -> [String; 2] {
@@ -45,4 +49,68 @@ fn recovery_tells_keys_of_equal_hash_bits_apart() {
             life.prove();
         }
     }
+}
+
+/// A part of a batch that reaches the device and is taken back, as another shard refuses its own.
+/// Answers where it began.
+fn refuse_batch(life: &Life, values: &[(&str, &[u8])]) -> u64 {
+    let ops: Vec<Op<'_>> = values
+        .iter()
+        .map(|(key, value)| Op {
+            hash: life.ctx.hasher.hash(key.as_bytes()),
+            key: key.as_bytes(),
+            change: Change::Put { value, flags: Flags::NONE, expiry: None },
+        })
+        .collect();
+    let mut locked = life.shard().lock().unwrap();
+    let name = BatchName { coordinator: ShardId(0), seqno: locked.next_seqno(), parts: 2 };
+    let file = locked.cut().files.last().expect("something was written").0.clone();
+    let position = locked.cut().position().expect("something was written").1;
+    let staged = locked.stage(&ops, name).unwrap();
+    file.file.sync_data().unwrap();
+    locked.unstage(&staged).unwrap();
+    position
+}
+
+/// Of a frame of this length, with a key of one byte.
+fn value_of(frame_len: u64) -> String {
+    "v".repeat(frame_len as usize - 21)
+}
+
+/// The device still has the refused part; what is written in its place is durable.
+#[test]
+fn a_refused_batch_takes_nothing_durable_along() {
+    for rotates in [false, true] {
+        let mut life = Life::new();
+        life.put("k", "one");
+        life.sync();
+        refuse_batch(&life, &[("l", b"refused"), ("m", b"refused")]);
+        if rotates {
+            life.shard().lock().unwrap().end_active();
+        }
+        // As long as the head of a batch: behind it would be the first of the refused records.
+        life.put("n", &value_of(48));
+        life.sync();
+        let life = life.power_cut(|_| false);
+        life.compare();
+    }
+}
+
+/// Of what was written in the place of the refused part only the first sector reaches the device.
+#[test]
+fn a_refused_batch_does_not_come_back_record_by_record() {
+    let mut life = Life::new();
+    life.put("k", "one");
+    life.sync();
+    let position = life.shard().cut().position().expect("it was written").1;
+    let rest_of_sector = 512 - position % 512 - 48;
+    let filling = value_of(rest_of_sector);
+    let refused = [("l", filling.as_bytes()), ("m", b"refused".as_slice())];
+    assert_eq!(refuse_batch(&life, &refused), position);
+    life.put("n", &value_of(48));
+    life.put("k", &filling);
+    let sector = position / 512;
+    let life = life
+        .power_cut(|pending| matches!(pending, Pending::Sector { index, .. } if *index == sector));
+    life.compare();
 }
