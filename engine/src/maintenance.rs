@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use caskade_codec::ids::ShardId;
 use caskade_shard::context::Event;
@@ -477,7 +477,8 @@ impl Surroundings for Paced<'_> {
     fn pace(&self, bytes: u64) -> Result<()> {
         let maintenance = self.maintenance;
         maintenance.absorb();
-        maintenance.merge_rate.spend(bytes, || {
+        let now = maintenance.store.ctx.storage.monotonic();
+        maintenance.merge_rate.spend(bytes, now, || {
             // What is announced meanwhile does not wait for a slow merge.
             maintenance.absorb();
             maintenance.is_idle()
@@ -491,7 +492,7 @@ impl Surroundings for Paced<'_> {
 struct Rate {
     bytes_per_sec: Option<u64>,
     /// When everything is paid for that was spent.
-    paid_at: Mutex<Instant>,
+    paid_at: Mutex<Duration>,
 }
 
 impl Rate {
@@ -501,25 +502,24 @@ impl Rate {
     const PIECE: Duration = Duration::from_millis(50);
 
     fn new(bytes_per_sec: Option<u64>) -> Self {
-        Self { bytes_per_sec, paid_at: Mutex::new(Instant::now()) }
+        Self { bytes_per_sec, paid_at: Mutex::default() }
     }
 
-    /// Sleeps until so many bytes are paid for, or until `is_over`, which is asked now and then.
-    fn spend(&self, bytes: u64, is_over: impl Fn() -> bool) {
+    /// Sleeps until so many bytes, spent `now`, are paid for, or until `is_over`, which is asked now
+    /// and then.
+    fn spend(&self, bytes: u64, now: Duration, is_over: impl Fn() -> bool) {
         let Some(rate) = self.bytes_per_sec else { return };
         let cost = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
-        let paid_at = {
+        let mut left = {
             let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
             // What was not used is not saved up.
-            *paid_at = (*paid_at).max(Instant::now()) + cost;
-            *paid_at
+            *paid_at = (*paid_at).max(now) + cost;
+            paid_at.saturating_sub(now)
         };
-        loop {
-            let left = paid_at.saturating_duration_since(Instant::now());
-            if left < Self::LEAST || is_over() {
-                return;
-            }
-            std::thread::sleep(left.min(Self::PIECE));
+        while left >= Self::LEAST && !is_over() {
+            let piece = left.min(Self::PIECE);
+            std::thread::sleep(piece);
+            left = left.saturating_sub(piece);
         }
     }
 }
@@ -544,12 +544,12 @@ mod tests {
         let maintenance = opened(options.shards(1));
         maintenance.store.put(b"key", b"value", WriteOptions::new()).expect("writes");
         let shard = &maintenance.store.shards[0];
-        let deadline = Instant::now() + Duration::from_secs(20);
         let is_durable = maintenance.in_shards(&[ShardId(0)], |_| {
-            while shard.durable() < shard.last_seqno() && Instant::now() < deadline {
+            // Twenty seconds at most.
+            (0..4000).any(|_| {
                 std::thread::sleep(Duration::from_millis(5));
-            }
-            shard.durable() == shard.last_seqno()
+                shard.durable() == shard.last_seqno()
+            })
         });
         assert_eq!(is_durable, [true]);
     }
@@ -579,22 +579,30 @@ mod tests {
     #[test]
     fn threads_share_a_rate() {
         let rate = Rate::new(Some(1 << 20));
-        let started = Instant::now();
+        let pieces = std::sync::atomic::AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| rate.spend(64 << 10, || false));
+                scope.spawn(|| {
+                    rate.spend(256 << 10, Duration::ZERO, || {
+                        pieces.fetch_add(1, Ordering::Relaxed);
+                        false
+                    });
+                });
             }
         });
-        // A quarter of what one second allows, but for what is left to who comes next.
-        assert!(started.elapsed() >= Duration::from_millis(240), "{:?}", started.elapsed());
+        // A quarter of a second for the first, a whole one for the last: in pieces of a twentieth.
+        assert_eq!(pieces.into_inner(), 5 + 10 + 15 + 20);
     }
 
     #[test]
     fn a_slow_rate_ends_with_the_store() {
         let rate = Rate::new(Some(1));
-        let started = Instant::now();
-        rate.spend(1 << 30, || true);
-        assert!(started.elapsed() < Duration::from_secs(20));
+        let pieces = std::cell::Cell::new(0);
+        rate.spend(1 << 30, Duration::ZERO, || {
+            pieces.set(pieces.get() + 1);
+            pieces.get() == 3
+        });
+        assert_eq!(pieces.get(), 3);
     }
 
     #[test]
