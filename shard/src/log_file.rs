@@ -28,8 +28,10 @@ pub struct LogFile {
     durable: AtomicU64,
     /// Whether the file's name is known durable.
     entry_is_durable: AtomicBool,
-    /// Whether the device may have what was taken back from behind the log's end.
-    is_stained: AtomicBool,
+    /// How often something was taken back from behind the log's end that the device may have.
+    stains: AtomicU64,
+    /// How many of these a sync has covered.
+    stains_synced: AtomicU64,
     syncing: Mutex<()>,
 }
 
@@ -43,7 +45,8 @@ impl LogFile {
             dir,
             durable: 0.into(),
             entry_is_durable: entry_is_durable.into(),
-            is_stained: false.into(),
+            stains: 0.into(),
+            stains_synced: 0.into(),
             syncing: Mutex::new(()),
         }
     }
@@ -59,12 +62,12 @@ impl LogFile {
     /// back. Recovery would take it for the log's next records, so that nothing that is written from
     /// now on is durable before this file is synced.
     pub(crate) fn stain(&self) {
-        self.is_stained.store(true, Ordering::Release);
+        self.stains.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether that sync has still to come.
     pub(crate) fn is_stained(&self) -> bool {
-        self.is_stained.load(Ordering::Acquire)
+        self.stains_synced.load(Ordering::Acquire) < self.stains.load(Ordering::Acquire)
     }
 
     /// Bytes from the start that are known durable.
@@ -83,12 +86,13 @@ impl LogFile {
             ctx.poison.check()?;
         }
         // What is taken back during the sync needs another one.
-        let is_stained = self.is_stained.swap(false, Ordering::AcqRel);
-        if is_stained || self.durable.load(Ordering::Acquire) < end {
+        let stains = self.stains.load(Ordering::Acquire);
+        if self.is_stained() || self.durable.load(Ordering::Acquire) < end {
             self.file.sync_data().map_err(|fault| {
                 ctx.poison.latch(format_args!("fsync of {}: {fault}", self.segment.path.display()))
             })?;
             self.durable.fetch_max(end, Ordering::AcqRel);
+            self.stains_synced.fetch_max(stains, Ordering::AcqRel);
         }
         self.sync_entry(ctx)
     }
