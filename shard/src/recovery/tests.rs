@@ -6,6 +6,7 @@ use caskade_codec::hash::keydir_bits;
 use caskade_codec::ids::ShardId;
 use caskade_codec::record::Flags;
 
+use crate::journal::{Journal, Stretch};
 use crate::life::{Life, Meddling};
 use crate::storage::sim::Pending;
 use crate::write_path::{BatchName, Change, Op};
@@ -112,5 +113,25 @@ fn a_refused_batch_does_not_come_back_record_by_record() {
     let sector = position / 512;
     let life = life
         .power_cut(|pending| matches!(pending, Pending::Sector { index, .. } if *index == sector));
+    life.compare();
+}
+
+/// The first recovery removes a segment without records, and the next one does without.
+#[test]
+fn a_segment_of_which_the_journal_has_only_the_header_may_be_missing() {
+    let mut life = Life::new();
+    life.put("k", "one");
+    life.shard().lock().unwrap().end_active();
+    // A batch begins a segment and is taken back from it.
+    let mut locked = life.shard().lock().unwrap();
+    let name = BatchName { coordinator: ShardId(0), seqno: locked.next_seqno(), parts: 2 };
+    let staged = locked.stage(&[], name).unwrap();
+    locked.unstage(&staged).unwrap();
+    let (file, end) = locked.cut().files.last().expect("the segment that was begun").clone();
+    drop(locked);
+    let mut journal = Journal::new(life.ctx.config.journal_bytes, 7, Vec::new());
+    assert!(journal.append(&life.ctx, &[Stretch { file, start: 0, end }]).unwrap());
+    drop(journal);
+    let life = life.reopen().reopen();
     life.compare();
 }
