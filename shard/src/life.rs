@@ -125,7 +125,11 @@ impl Life {
 
     /// Makes durable what was written.
     pub(crate) fn sync(&self) {
-        self.committer.commit(&self.shards, [ShardId(0)].into_iter().collect()).unwrap();
+        self.try_sync().unwrap();
+    }
+
+    pub(crate) fn try_sync(&self) -> Result<()> {
+        self.committer.commit(&self.shards, [ShardId(0)].into_iter().collect())
     }
 
     /// As [`Life::reopen`], but the power is cut, and `keep` says what of the rest stays.
@@ -134,9 +138,12 @@ impl Life {
         self.reopen()
     }
 
+    pub(crate) fn op<'a>(&self, key: &'a str, change: Change<'a>) -> Op<'a> {
+        Op { hash: self.ctx.hasher.hash(key.as_bytes()), key: key.as_bytes(), change }
+    }
+
     pub(crate) fn apply(&self, key: &str, change: Change<'_>) {
-        let op = Op { hash: self.ctx.hasher.hash(key.as_bytes()), key: key.as_bytes(), change };
-        self.shard().lock().unwrap().apply(&op).unwrap();
+        self.shard().lock().unwrap().apply(&self.op(key, change)).unwrap();
     }
 
     pub(crate) fn put_raw(&self, key: &str, value: &str, expiry: Option<u64>) {

@@ -245,7 +245,7 @@ fn rubbish_behind_the_last_record_does_not_end_a_log_that_goes_on() {
 }
 
 #[test]
-fn a_segment_of_which_the_journal_has_only_the_header_may_be_missing() {
+fn a_segment_begun_for_a_refused_batch_does_no_harm() {
     let disk = SimDisk::new(1);
     let (db, [here, there]) = two_shards(&disk);
     while db.run_background() {}

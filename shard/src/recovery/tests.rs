@@ -1,6 +1,7 @@
 //! What a recovery makes of a directory.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use caskade_codec::hash::keydir_bits;
 use caskade_codec::ids::ShardId;
@@ -8,7 +9,8 @@ use caskade_codec::record::Flags;
 
 use crate::journal::{Journal, Stretch};
 use crate::life::{Life, Meddling};
-use crate::storage::sim::Pending;
+use crate::storage;
+use crate::storage::sim::{Pending, Repeat, Verdict};
 use crate::write_path::{BatchName, Change, Op};
 
 /// Two keys of which the keydir keeps the same bits.
@@ -57,11 +59,7 @@ fn recovery_tells_keys_of_equal_hash_bits_apart() {
 fn refuse_batch(life: &Life, values: &[(&str, &[u8])]) -> u64 {
     let ops: Vec<Op<'_>> = values
         .iter()
-        .map(|(key, value)| Op {
-            hash: life.ctx.hasher.hash(key.as_bytes()),
-            key: key.as_bytes(),
-            change: Change::Put { value, flags: Flags::NONE, expiry: None },
-        })
+        .map(|(key, value)| life.op(key, Change::Put { value, flags: Flags::NONE, expiry: None }))
         .collect();
     let mut locked = life.shard().lock().unwrap();
     let name = BatchName { coordinator: ShardId(0), seqno: locked.next_seqno(), parts: 2 };
@@ -134,4 +132,39 @@ fn a_segment_of_which_the_journal_has_only_the_header_may_be_missing() {
     drop(journal);
     let life = life.reopen().reopen();
     life.compare();
+}
+
+/// Where the file is written by calls, a write that fails may have arrived, all of it.
+#[test]
+fn a_failed_write_owes_a_sync_of_its_file() {
+    let mut life = Life::new();
+    life.disk.faults().set_allocate_unsupported(true);
+    life.put("k", "one");
+    life.sync();
+    assert!(!life.shard().cut().is_stained());
+    let op = life.op("l", Change::Put { value: b"two", flags: Flags::NONE, expiry: None });
+    life.disk.faults().fail_call(life.disk.faults().calls() + 1, Repeat::Once, 5);
+    life.shard().lock().unwrap().apply(&op).expect_err("the call failed");
+    life.disk.faults().set_rule(|_| Verdict::Proceed);
+    assert!(life.shard().cut().is_stained());
+    life.sync();
+    assert!(!life.shard().cut().is_stained());
+    life.power_cut(|_| false).compare();
+}
+
+/// Another thread's sync of a directory fails: the kernel tells one of two who ask.
+#[test]
+fn a_commit_relies_on_no_sync_that_may_have_hidden_a_failure() {
+    let mut life = Life::new();
+    life.put("k", "one");
+    let ctx = Arc::clone(&life.ctx);
+    life.disk.faults().set_rule(move |call| {
+        if call.op == storage::sim::Op::SyncDir {
+            let _ = ctx.poison.latch("another thread heard of it");
+        }
+        Verdict::Proceed
+    });
+    let before = life.shard().durable();
+    life.try_sync().expect_err("it may not be durable");
+    assert_eq!(life.shard().durable(), before);
 }

@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use caskade::Durability;
-use caskade_shard::storage::sim::{CrashEffect, Pending};
+use caskade_shard::storage::sim::{CrashEffect, Op, Pending, Verdict};
 
 use crate::rig::{Rig, contents, tiny};
+
+const EMFILE: i32 = 24;
 
 fn keep_nothing(_: &Pending<'_>) -> bool {
     false
@@ -28,6 +30,53 @@ fn an_interval_makes_durable_what_was_written_before() {
         rig.open();
         rig.compare();
     }
+}
+
+/// A sync by time that finds no handle is done a little later, though nobody writes any more.
+#[test]
+fn an_interval_is_not_forgotten_when_its_sync_fails() {
+    let every = Duration::from_millis(100);
+    let mut rig = Rig::with(tiny(1).durability(Durability::Interval(every)));
+    rig.put("key", "value");
+    rig.disk.faults().set_rule(|call| {
+        if call.op == Op::SyncDir { Verdict::Fail(EMFILE) } else { Verdict::Proceed }
+    });
+    while rig.db().run_background() {}
+    rig.disk.advance(101);
+    while rig.db().run_background() {}
+    assert_eq!(rig.db().stats().commits, 0, "it failed");
+    rig.disk.faults().clear();
+    rig.disk.advance(201);
+    while rig.db().run_background() {}
+    rig.power_cut(&mut keep_nothing);
+    rig.open();
+    rig.compare();
+}
+
+/// A rest marks each log's end. Where there is no segment for the mark, the rest becomes durable all
+/// the same.
+#[test]
+fn a_rest_is_durable_without_its_marks() {
+    let mut rig = Rig::with(tiny(2));
+    for key in 0..10_u8 {
+        rig.put([key], "there before");
+    }
+    // From now on writes go to new segments, which the shard that is not written to has not.
+    rig.kill();
+    rig.open();
+    rig.put("key", "value");
+    rig.disk.faults().set_rule(|call| {
+        if call.op == Op::Create { Verdict::Fail(EMFILE) } else { Verdict::Proceed }
+    });
+    // It hears of the write, counts, and finds nothing new.
+    for _ in 0..3 {
+        rig.disk.advance(2001);
+        while rig.db().run_background() {}
+    }
+    rig.disk.faults().clear();
+    rig.power_cut(&mut keep_nothing);
+    rig.open();
+    rig.compare();
 }
 
 /// The journal is a ring: what it held is in the segments before it is written over.
