@@ -31,8 +31,9 @@
 //! There is one type, [`Error`]; it says what happened, where, and with which numbers.
 //!
 //! - **Opening**: [`Error::Locked`] if another process has the store, [`Error::NotAStore`] if the
-//!   directory is none, [`Error::UnknownFormat`] if a newer version made it, [`Error::Corrupt`], [`Error::Damaged`] or [`Error::MissingSegment`] if data
-//!   that had been durable is damaged ([`RecoveryMode::Salvage`] opens what is left),
+//!   directory is none, [`Error::UnknownFormat`] if a newer version made it, [`Error::Corrupt`],
+//!   [`Error::Damaged`] or [`Error::MissingSegment`] if data that had been durable is damaged
+//!   ([`RecoveryMode::Salvage`] opens what is left),
 //!   [`Error::InvalidOption`] and [`Error::ShardCount`] for options that do not fit, and
 //!   [`Error::NeedsRecovery`] if a store opened read-only must be opened for writing first.
 //! - **Any read**: [`Error::Corrupt`] if the record is damaged; other keys stay readable.

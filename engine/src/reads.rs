@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use caskade_shard::read_path::Found;
+use caskade_shard::location::Location;
+use caskade_shard::read_path::{Found, Glimpse};
 use caskade_shard::reclaim::Guard;
 use caskade_shard::shard::Shard;
 
@@ -10,7 +11,7 @@ use crate::compress::original_len;
 use crate::db::Expiry;
 use crate::options::ExpiryAt;
 use crate::store::Store;
-use crate::value::{Value, decompress, is_compressed};
+use crate::value::{Value, decompress, is_compressed, is_copied};
 use crate::writes::Decision;
 use crate::{Error, Result};
 
@@ -29,41 +30,68 @@ pub(crate) fn with_value<T>(found: &Found<'_>, visit: impl FnOnce(&[u8]) -> T) -
 }
 
 impl Store {
-    /// What `then` makes of the record of `key`, if it has one that is not expired.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "the read path is one function: results stay in registers"
-    )]
-    fn read<T>(
-        &self,
-        key: &[u8],
-        then: impl FnOnce(&Shard, &Guard<'_>, Found<'_>) -> Result<T>,
-    ) -> Result<Option<T>> {
+    #[inline]
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.check_open()?;
         let (hash, shard) = self.route(key);
         let guard = self.ctx.reclaim.enter();
         guard.count_reads(1);
-        shard.find_then(&guard, hash, key, |found| {
-            if found.frame.is_expired(|| self.now_ms()) {
-                return Ok(None);
-            }
-            then(shard, &guard, found).map(Some)
-        })
+        match shard.glimpse(&guard, hash, key) {
+            Glimpse::Plain(found) if is_copied(&found) => Ok(Some(Value::copied(found, shard.id))),
+            Glimpse::Nothing => Ok(None),
+            Glimpse::Plain(found) => self.get_other(shard, &guard, hash, key, found.location),
+            Glimpse::Unsure(guess) => self.get_other(shard, &guard, hash, key, guess),
+        }
     }
 
-    #[inline]
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.read(key, |shard, guard, found| {
-            Value::new(found, shard.id, |found| shard.share_segment(&found, guard))
-        })
+    /// What is not answered at a glimpse.
+    #[inline(never)]
+    fn get_other(
+        &self,
+        shard: &Shard,
+        guard: &Guard<'_>,
+        hash: u64,
+        key: &[u8],
+        guess: Location,
+    ) -> Result<Option<Value>> {
+        let found = shard.find_guessed(guard, guess, hash, key)?;
+        let found = found.filter(|found| self.is_unexpired(found));
+        let share = |found: Found<'_>| shard.share_segment(&found, guard);
+        found.map(|found| Value::new(found, shard.id, share)).transpose()
     }
 
     #[inline]
     pub(crate) fn get_into(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
         out.clear();
-        let copy = |value: &[u8]| out.extend_from_slice(value);
-        Ok(self.read(key, |_, _, found| with_value(&found, copy))?.is_some())
+        self.check_open()?;
+        let (hash, shard) = self.route(key);
+        let guard = self.ctx.reclaim.enter();
+        guard.count_reads(1);
+        match shard.glimpse(&guard, hash, key) {
+            Glimpse::Plain(found) => {
+                out.extend_from_slice(found.frame.value());
+                Ok(true)
+            }
+            Glimpse::Nothing => Ok(false),
+            Glimpse::Unsure(guess) => self.get_other_into(shard, &guard, hash, key, guess, out),
+        }
+    }
+
+    /// As [`Store::get_other`].
+    #[inline(never)]
+    fn get_other_into(
+        &self,
+        shard: &Shard,
+        guard: &Guard<'_>,
+        hash: u64,
+        key: &[u8],
+        guess: Location,
+        out: &mut Vec<u8>,
+    ) -> Result<bool> {
+        let found = shard.find_guessed(guard, guess, hash, key)?;
+        let Some(found) = found.filter(|found| self.is_unexpired(found)) else { return Ok(false) };
+        with_value(&found, |value| out.extend_from_slice(value))?;
+        Ok(true)
     }
 
     pub(crate) fn get_many<'s, K: AsRef<[u8]>>(
@@ -85,21 +113,17 @@ impl Store {
                 *guess = shard.guess(&guard, *hash);
             }
             for (index, (key, (hash, shard))) in keys.iter().zip(routes).enumerate() {
-                let at = group * GROUP + index;
                 let key = key.as_ref();
-                let mut is_found = false;
-                if let Some(guess) = guesses[index] {
-                    shard.find_guessed_then(&guard, guess, hash, key, |found| {
-                        is_found = !found.frame.is_expired(|| self.now_ms());
-                        if is_found {
-                            visit(at, Some((found, shard, &guard)))?;
-                        }
-                        Ok(Some(()))
-                    })?;
-                }
-                if !is_found {
-                    visit(at, None)?;
-                }
+                let found = match guesses[index] {
+                    Some(guess) => match shard.glimpse_at(&guard, guess, key) {
+                        Glimpse::Plain(found) => Some(found),
+                        _ => shard
+                            .find_guessed(&guard, guess, hash, key)?
+                            .filter(|found| self.is_unexpired(found)),
+                    },
+                    None => None,
+                };
+                visit(group * GROUP + index, found.map(|found| (found, shard, &guard)))?;
             }
         }
         Ok(())

@@ -59,14 +59,22 @@ impl Value {
         shard: ShardId,
         segment: impl FnOnce(Found<'_>) -> Arc<Segment>,
     ) -> Result<Self> {
-        if !is_copied(&found) {
-            return Self::large(found, shard, segment);
+        if is_copied(&found) {
+            Ok(Self::copied(found, shard))
+        } else {
+            Self::large(found, shard, segment)
         }
-        Ok(Self {
+    }
+
+    /// The value of a verified record, of which [`is_copied`] is true.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "put together where it is answered, without a move")]
+    pub(crate) fn copied(found: Found<'_>, shard: ShardId) -> Self {
+        Self {
             repr: Repr::Copied(Buffer::copied(found.frame.value())),
             version: Version::new(shard, found.frame.header.seqno),
             expiry: found.frame.expiry().unwrap_or(NEVER),
-        })
+        }
     }
 
     /// A value that is not copied as it is.
@@ -165,7 +173,7 @@ impl Copies {
 
 /// Whether the value is answered as a copy of what is stored.
 #[inline]
-fn is_copied(found: &Found<'_>) -> bool {
+pub(crate) fn is_copied(found: &Found<'_>) -> bool {
     !is_compressed(found) && found.frame.value().len() <= COPIED_MAX
 }
 

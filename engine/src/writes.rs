@@ -196,8 +196,12 @@ impl Store {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Found<'g>>> {
-        let found = shard.find(guard, hash, key)?;
-        Ok(found.filter(|found| !found.frame.is_expired(|| self.now_ms())))
+        Ok(shard.find(guard, hash, key)?.filter(|found| self.is_unexpired(found)))
+    }
+
+    #[inline]
+    pub(crate) fn is_unexpired(&self, found: &Found<'_>) -> bool {
+        !found.frame.is_expired(|| self.now_ms())
     }
 
     /// Writes a batch. Answers the version of its last record in its lowest shard.

@@ -6,10 +6,12 @@ const OFFSET_BITS: u32 = 32;
 const CLASS_BITS: u32 = 8;
 const SLOT_SHIFT: u32 = OFFSET_BITS + CLASS_BITS;
 
-/// The bytes of one cache line.
-const LINE: usize = 64;
+/// Classes from 0 to this one stand for exactly as many times eight bytes.
+const EXACT_MAX: usize = 191;
+/// Each class beyond stands for up to so many bytes more.
+const STEP: usize = 256;
 
-/// Where a record lies: the segment's slot, the offset in it, and about how long it is.
+/// Where a record lies: the segment's slot, the offset in it, and how long it is, or about so.
 ///
 /// From high to low: slot (24 bits), size class (8), offset / 8 (32). The slot is never 0, so that
 /// the zero word can mean "no record".
@@ -35,7 +37,11 @@ impl Location {
             offset.is_multiple_of(8) && offset <= Self::OFFSET_MAX,
             "offset {offset} does not fit a location"
         );
-        let class = frame_len.div_ceil(LINE).min(255) as u64;
+        let class = if frame_len <= EXACT_MAX * 8 {
+            frame_len.div_ceil(8)
+        } else {
+            (EXACT_MAX + frame_len.div_ceil(STEP)).min(255)
+        } as u64;
         let slot = NonZeroU64::new(u64::from(slot) << SLOT_SHIFT).expect("slots begin at 1");
         Self(slot | (class << OFFSET_BITS) | (offset / 8))
     }
@@ -54,11 +60,24 @@ impl Location {
         (self.0.get() & u64::from(u32::MAX)) * 8
     }
 
-    /// How many cache lines the frame fills; 255 stands for that many or more.
+    #[inline]
+    fn class(self) -> usize {
+        ((self.0.get() >> OFFSET_BITS) & 0xFF) as usize
+    }
+
+    /// The frame's length, if it is a short one. A hint: who made the location may have been wrong.
     #[must_use]
     #[inline]
-    pub fn cache_lines(self) -> usize {
-        ((self.0.get() >> OFFSET_BITS) & 0xFF) as usize
+    pub fn short_len(self) -> Option<usize> {
+        let class = self.class();
+        if class <= EXACT_MAX { Some(class * 8) } else { None }
+    }
+
+    /// About how long the frame is: a little less at most, or, from 16 KiB on, that. A hint, too.
+    #[must_use]
+    #[inline]
+    pub fn len_about(self) -> usize {
+        self.short_len().unwrap_or_else(|| (self.class() - EXACT_MAX) * STEP)
     }
 
     /// The word itself.
@@ -81,7 +100,7 @@ impl Location {
 
 impl std::fmt::Debug for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Location({}:{}, {} lines)", self.slot(), self.offset(), self.cache_lines())
+        write!(f, "Location({}:{}, about {} bytes)", self.slot(), self.offset(), self.len_about())
     }
 }
 
@@ -93,13 +112,20 @@ mod tests {
     fn every_field_comes_back() {
         for slot in [1, 2, 77, Location::SLOT_MAX] {
             for offset in [0, 8, 64, 1 << 30, Location::OFFSET_MAX] {
-                for (len, lines) in
-                    [(0, 0), (1, 1), (64, 1), (65, 2), (255 * 64, 255), (1 << 30, 255)]
-                {
+                for (len, short, about) in [
+                    (0, Some(0), 0),
+                    (24, Some(24), 24),
+                    (1528, Some(1528), 1528),
+                    (1536, None, 1536),
+                    (1544, None, 1792),
+                    (16 << 10, None, 16 << 10),
+                    (1 << 30, None, 16 << 10),
+                ] {
                     let location = Location::new(slot, offset, len);
                     assert_eq!(location.slot(), slot);
                     assert_eq!(location.offset(), offset);
-                    assert_eq!(location.cache_lines(), lines);
+                    assert_eq!(location.short_len(), short);
+                    assert_eq!(location.len_about(), about);
                     assert_eq!(Location::from_raw(location.raw()), Some(location));
                 }
             }
@@ -108,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_fixed() {
-        assert_eq!(Location::new(3, 0x50, 130).raw(), (3 << 40) | (3 << 32) | 0x0A);
+        assert_eq!(Location::new(3, 0x50, 136).raw(), (3 << 40) | (17 << 32) | 0x0A);
     }
 
     #[test]

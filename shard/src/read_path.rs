@@ -35,6 +35,17 @@ impl<'g> Found<'g> {
     }
 }
 
+/// What was seen of a key's newest record.
+#[derive(Debug, Clone, Copy)]
+pub enum Glimpse<'g> {
+    /// This is it, verified. It does not expire and is not compressed.
+    Plain(Found<'g>),
+    /// There is none.
+    Nothing,
+    /// [`Shard::find_guessed`] finds out, probably here.
+    Unsure(Location),
+}
+
 /// What stands at a location with the hash bits of a key.
 #[derive(Debug)]
 pub(crate) enum Candidate<'g> {
@@ -70,6 +81,35 @@ impl<'g> Damage<'g> {
 }
 
 impl Shard {
+    /// What can be said of `key` in a few steps, which is nearly always all.
+    ///
+    /// What it answers is never put together in memory, and what else there is to do stands elsewhere:
+    /// the processor gets on to the next lookup while this one still waits for memory.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see above")]
+    pub fn glimpse<'g>(&self, guard: &'g Guard<'_>, hash: u64, key: &[u8]) -> Glimpse<'g> {
+        match self.keydir.candidates(guard, keydir_bits(hash)).next() {
+            Some(location) => self.glimpse_at(guard, location, key),
+            None => Glimpse::Nothing,
+        }
+    }
+
+    /// As [`Shard::glimpse`], with what [`Shard::guess`] answered under the same guard.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as for `glimpse`")]
+    pub fn glimpse_at<'g>(
+        &self,
+        guard: &'g Guard<'_>,
+        location: Location,
+        key: &[u8],
+    ) -> Glimpse<'g> {
+        let segment = self.segment_of(guard, location);
+        match segment.plain_put(location, key) {
+            Some(frame) => Glimpse::Plain(Found { segment, location, frame }),
+            None => Glimpse::Unsure(location),
+        }
+    }
+
     /// The newest record of `key`, verified; expired ones too.
     #[inline]
     pub fn find<'g>(
@@ -78,28 +118,26 @@ impl Shard {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Found<'g>>> {
-        self.find_then(guard, hash, key, |found| Ok(Some(found)))
+        match self.glimpse(guard, hash, key) {
+            Glimpse::Plain(found) => Ok(Some(found)),
+            Glimpse::Nothing => Ok(None),
+            Glimpse::Unsure(guess) => self.find_guessed(guard, guess, hash, key),
+        }
     }
 
-    /// What `then` makes of the newest record of `key`, verified; nothing if there is none.
-    ///
-    /// The record is passed on, not answered: what is known of it stays in registers, and the
-    /// processor gets on to the next lookup while this one still waits for memory.
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "see above")]
-    pub fn find_then<'g, T>(
+    #[inline(never)]
+    fn find_thoroughly<'g>(
         &self,
         guard: &'g Guard<'_>,
         hash: u64,
         key: &[u8],
-        then: impl FnOnce(Found<'g>) -> Result<Option<T>>,
-    ) -> Result<Option<T>> {
+    ) -> Result<Option<Found<'g>>> {
         let mut damaged = None;
         for location in self.keydir.candidates(guard, keydir_bits(hash)) {
             let segment = self.segment_of(guard, location);
             segment.prefetch(location);
             if let Some(found) = Self::intact(segment, location, key) {
-                return then(found);
+                return Ok(Some(found));
             }
             if let Candidate::Damaged(damage) = Self::look_closer(segment, location, key) {
                 damaged = Some(damage);
@@ -119,23 +157,20 @@ impl Shard {
         Some(location)
     }
 
-    /// As [`Shard::find_then`], with what [`Shard::guess`] answered under the same guard.
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "as for `find_then`")]
-    pub fn find_guessed_then<'g, T>(
+    /// As [`Shard::find`], where a glimpse at `guess` was not enough. The guard is the same.
+    #[inline(never)]
+    pub fn find_guessed<'g>(
         &self,
         guard: &'g Guard<'_>,
-        location: Location,
+        guess: Location,
         hash: u64,
         key: &[u8],
-        then: impl FnOnce(Found<'g>) -> Result<Option<T>>,
-    ) -> Result<Option<T>> {
-        if let Some(found) = Self::intact(self.segment_of(guard, location), location, key) {
-            return then(found);
-        }
-        match self.find(guard, hash, key)? {
-            Some(found) => then(found),
-            None => Ok(None),
+    ) -> Result<Option<Found<'g>>> {
+        let segment = self.segment_of(guard, guess);
+        segment.prefetch(guess);
+        match Self::intact(segment, guess, key) {
+            Some(found) => Ok(Some(found)),
+            None => self.find_thoroughly(guard, hash, key),
         }
     }
 

@@ -90,7 +90,7 @@ impl Old<'_> {
             Self::Record(_) if planted!("dead-bytes-off") => {}
             Self::Record(found) => found.segment.usage.remove(found.frame.bytes.len() as u64),
             Self::Damaged(location, damage) => {
-                damage.segment().usage.remove(location.cache_lines() as u64 * 64);
+                damage.segment().usage.remove(location.len_about() as u64);
             }
         }
     }

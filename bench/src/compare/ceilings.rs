@@ -60,7 +60,7 @@ fn frame(at: &mut [u8], key: &[u8; KEY_LEN], value: &[u8]) -> usize {
     at[4..8].copy_from_slice(&(value.len() as u32).to_le_bytes());
     at[HEAD..HEAD + KEY_LEN].copy_from_slice(key);
     at[HEAD + KEY_LEN..len].copy_from_slice(value);
-    let sum = crc32c::crc32c(&at[4..len]);
+    let sum = caskade_codec::checksum::of(&at[4..len]);
     at[..4].copy_from_slice(&sum.to_le_bytes());
     len
 }
@@ -172,8 +172,8 @@ fn mapped_gets(job: &Job, len: usize, id: &str, found: &mut Found) -> Outcome<()
                     let wanted = key(order.draw());
                     let at = places[&wanted] as usize;
                     let record = &file[at..at + HEAD + KEY_LEN + len];
-                    let is_whole =
-                        !is_checked || crc32c::crc32c(&record[4..]).to_le_bytes() == record[..4];
+                    let is_whole = !is_checked
+                        || caskade_codec::checksum::of(&record[4..]).to_le_bytes() == record[..4];
                     if record[HEAD..HEAD + KEY_LEN] != wanted || !is_whole {
                         return Err("a record is damaged".into());
                     }

@@ -80,8 +80,8 @@ fn apply(
             if let Some(location) = replaced
                 && let Some(segment) = segments.get(location.slot(), guard)
             {
-                let lines = location.cache_lines() as u64 * 64;
-                let dead = segment.frame(location.offset()).map_or(lines, |f| f.bytes.len() as u64);
+                let about = location.len_about() as u64;
+                let dead = segment.frame(location.offset()).map_or(about, |f| f.bytes.len() as u64);
                 segment.usage.remove(dead);
             }
             if candidate.is_put {
