@@ -38,8 +38,8 @@ impl Store {
         guard.count_reads(1);
         match shard.glimpse(&guard, hash, key) {
             Glimpse::Plain(found) if is_copied(&found) => Ok(Some(Value::copied(found, shard.id))),
-            Glimpse::Nothing => Ok(None),
             Glimpse::Plain(found) => self.get_other(shard, &guard, hash, key, found.location),
+            Glimpse::Nothing => Ok(None),
             Glimpse::Unsure(guess) => self.get_other(shard, &guard, hash, key, guess),
         }
     }
