@@ -1,6 +1,6 @@
 //! The on-disk format of Caskade: bytes to meaning and back.
 //!
-//! No I/O, no threads, and no unsafe code but for the call of one processor instruction (in
+//! No I/O, no threads, and no unsafe code but for what processors do for checksums (in
 //! [`checksum`]). Decoding takes any bytes: it never panics, never reads past
 //! its input and never allocates from a length that was not checked. `FORMAT.md` beside this crate
 //! specifies every layout; the modules follow its order.

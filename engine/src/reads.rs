@@ -38,10 +38,26 @@ impl Store {
         guard.count_reads(1);
         match shard.glimpse(&guard, hash, key) {
             Glimpse::Plain(found) if is_copied(&found) => Ok(Some(Value::copied(found, shard.id))),
-            Glimpse::Plain(found) => self.get_other(shard, &guard, hash, key, found.location),
+            Glimpse::Plain(found) => {
+                let share = |found: Found<'_>| shard.share_segment(&found, &guard);
+                Value::large(found, shard.id, share).map(Some)
+            }
             Glimpse::Nothing => Ok(None),
             Glimpse::Unsure(guess) => self.get_other(shard, &guard, hash, key, guess),
         }
+    }
+
+    /// The record, where a glimpse at `guess` was not enough, unless it is expired.
+    fn find_other<'g>(
+        &self,
+        shard: &Shard,
+        guard: &'g Guard<'_>,
+        guess: Location,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<Option<Found<'g>>> {
+        let found = shard.find_guessed(guard, guess, hash, key)?;
+        Ok(found.filter(|found| self.is_unexpired(found)))
     }
 
     /// What is not answered at a glimpse.
@@ -54,8 +70,7 @@ impl Store {
         key: &[u8],
         guess: Location,
     ) -> Result<Option<Value>> {
-        let found = shard.find_guessed(guard, guess, hash, key)?;
-        let found = found.filter(|found| self.is_unexpired(found));
+        let found = self.find_other(shard, guard, guess, hash, key)?;
         let share = |found: Found<'_>| shard.share_segment(&found, guard);
         found.map(|found| Value::new(found, shard.id, share)).transpose()
     }
@@ -88,8 +103,9 @@ impl Store {
         guess: Location,
         out: &mut Vec<u8>,
     ) -> Result<bool> {
-        let found = shard.find_guessed(guard, guess, hash, key)?;
-        let Some(found) = found.filter(|found| self.is_unexpired(found)) else { return Ok(false) };
+        let Some(found) = self.find_other(shard, guard, guess, hash, key)? else {
+            return Ok(false);
+        };
         with_value(&found, |value| out.extend_from_slice(value))?;
         Ok(true)
     }
@@ -117,9 +133,7 @@ impl Store {
                 let found = match guesses[index] {
                     Some(guess) => match shard.glimpse_at(&guard, guess, key) {
                         Glimpse::Plain(found) => Some(found),
-                        _ => shard
-                            .find_guessed(&guard, guess, hash, key)?
-                            .filter(|found| self.is_unexpired(found)),
+                        _ => self.find_other(shard, &guard, guess, hash, key)?,
                     },
                     None => None,
                 };

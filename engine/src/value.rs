@@ -79,7 +79,7 @@ impl Value {
 
     /// A value that is not copied as it is.
     #[inline(never)]
-    fn large(
+    pub(crate) fn large(
         found: Found<'_>,
         shard: ShardId,
         segment: impl FnOnce(Found<'_>) -> Arc<Segment>,

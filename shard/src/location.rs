@@ -73,7 +73,8 @@ impl Location {
         if class <= EXACT_MAX { Some(class * 8) } else { None }
     }
 
-    /// About how long the frame is: a little less at most, or, from 16 KiB on, that. A hint, too.
+    /// About how long the frame is: exactly so if short, else up to 255 bytes shorter; 16 KiB stands
+    /// for all that are longer. A hint, too.
     #[must_use]
     #[inline]
     pub fn len_about(self) -> usize {

@@ -88,10 +88,19 @@ impl Shard {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see above")]
     pub fn glimpse<'g>(&self, guard: &'g Guard<'_>, hash: u64, key: &[u8]) -> Glimpse<'g> {
-        match self.keydir.candidates(guard, keydir_bits(hash)).next() {
-            Some(location) => self.glimpse_at(guard, location, key),
-            None => Glimpse::Nothing,
+        let Some(location) = self.keydir.candidates(guard, keydir_bits(hash)).next() else {
+            return Glimpse::Nothing;
+        };
+        let glimpse = self.glimpse_at(guard, location, key);
+        if matches!(glimpse, Glimpse::Unsure(_)) {
+            self.prefetch_record(guard, location);
         }
+        glimpse
+    }
+
+    #[inline(never)]
+    fn prefetch_record(&self, guard: &Guard<'_>, location: Location) {
+        self.segment_of(guard, location).prefetch(location);
     }
 
     /// As [`Shard::glimpse`], with what [`Shard::guess`] answered under the same guard.
@@ -166,9 +175,7 @@ impl Shard {
         hash: u64,
         key: &[u8],
     ) -> Result<Option<Found<'g>>> {
-        let segment = self.segment_of(guard, guess);
-        segment.prefetch(guess);
-        match Self::intact(segment, guess, key) {
+        match Self::intact(self.segment_of(guard, guess), guess, key) {
             Some(found) => Ok(Some(found)),
             None => self.find_thoroughly(guard, hash, key),
         }

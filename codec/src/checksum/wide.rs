@@ -16,8 +16,7 @@
 //! is, read the same way as two words, the product of the polynomials times `x`: hence the factors are
 //! those of `x^(64j - 1)`.
 //!
-//! Zeros before a message change nothing. What the checksum starts from is added to the first four
-//! bytes.
+//! What the checksum starts from is added to the first four bytes.
 #![expect(unsafe_code, reason = "calls functions that not every processor can run; vector loads")]
 
 use std::arch::x86_64::{
