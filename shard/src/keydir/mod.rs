@@ -34,7 +34,7 @@ use self::{
     snapshot::Snapshots,
 };
 pub use self::{
-    restore::Restore,
+    restore::{InOrder, Restore},
     snapshot::Snapshot,
     writer::{Entry, KeydirWriter},
 };

@@ -1,12 +1,14 @@
-//! A table made of the leaves that one had: each is filled at once, which is much quicker than
-//! inserting.
+//! A table made of whole leaves: each is filled at once, which is much quicker than inserting.
 
 use std::sync::Arc;
 
 use crate::{
     keydir::{
         FIRST_GENERATION, KeydirWriter,
-        geometry::{class_for_expected, depth_of, first_hash, place_before},
+        geometry::{
+            class_for_expected, depth_for, depth_of, first_hash, place, place_before, range_at,
+            stored,
+        },
         leaf::OwnedLeaf,
         of_leaves,
     },
@@ -29,7 +31,7 @@ pub struct Restore {
 
 impl Restore {
     /// Adds the leaf of the hashes from where the last one ended up to `end`, or of all that are
-    /// left. The entries' hashes lie in this range and are not 0. False if no leaf has it.
+    /// left. The entries' hashes lie in this range. False if no leaf has it.
     #[must_use]
     pub fn push(&mut self, end: Option<u32>, entries: &[(u32, Location)]) -> bool {
         let start = std::mem::replace(&mut self.end, end.map_or(1 << 32, place_before));
@@ -39,7 +41,8 @@ impl Restore {
         let Some(depth) = depth_of(start..self.end) else { return false };
         let class = class_for_expected(entries.len() as u64);
         let leaf = OwnedLeaf::new(class, depth, FIRST_GENERATION);
-        leaf.leaf().fill(entries.iter().copied(), &mut self.filled);
+        let entries = entries.iter().map(|&(hash, location)| (stored(hash), location));
+        leaf.leaf().fill(entries, &mut self.filled);
         self.leaves.push(leaf);
         true
     }
@@ -53,5 +56,56 @@ impl Restore {
             return None;
         }
         Some(of_leaves(Arc::clone(reclaim), depth, self.leaves))
+    }
+}
+
+/// A table of entries that come in the order of their hashes.
+#[derive(Debug)]
+pub struct InOrder {
+    leaves: Restore,
+    /// Of all leaves.
+    depth: u32,
+    /// Where the range of the leaf under way ends, if not at the end.
+    end: Option<u32>,
+    /// The entries of this leaf so far.
+    entries: Vec<(u32, Location)>,
+}
+
+impl InOrder {
+    /// For a table of about so many entries.
+    #[must_use]
+    pub fn for_entries(entries: u64) -> Self {
+        let (leaves, depth) = (Restore::default(), depth_for(entries));
+        let end = first_hash(range_at(depth, 0).end);
+        Self { leaves, depth, end, entries: Vec::new() }
+    }
+
+    /// Adds an entry for a key that has none. No later one has a lower hash.
+    #[inline]
+    pub fn push(&mut self, hash: u32, location: Location) {
+        while self.end.is_some_and(|end| hash >= end) {
+            self.next_leaf();
+        }
+        self.entries.push((hash, location));
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn finish(mut self, reclaim: &Arc<Reclaim>) -> KeydirWriter {
+        while self.end.is_some() {
+            self.next_leaf();
+        }
+        self.next_leaf();
+        self.leaves.finish(reclaim).expect("leaves of one depth that cover all hashes are a table")
+    }
+
+    fn next_leaf(&mut self) {
+        let is_leaf = self.leaves.push(self.end, &self.entries);
+        assert!(is_leaf, "every range of this depth has a leaf");
+        self.entries.clear();
+        self.end = match self.end {
+            Some(end) => first_hash(range_at(self.depth, place(end)).end),
+            None => None,
+        };
     }
 }

@@ -6,7 +6,8 @@ use caskade_codec::ids::Seqno;
 use caskade_codec::record::{BatchPart, Flags, Frame, Kind, Marker, Record};
 use caskade_codec::segment::{HEADER_LEN, Scanner, Tally, resync};
 
-use super::{BatchHead, Candidate};
+use super::BatchHead;
+use super::candidates::Candidate;
 use crate::location::Location;
 use crate::segment::Segment;
 
@@ -106,13 +107,13 @@ impl LogScan {
         self.last = Some(record.seqno);
         self.end = offset + record.frame_len as u64;
         match record.kind {
-            Kind::Put | Kind::Tombstone => self.candidates.push(Candidate {
-                hash: keydir_bits(hasher.hash(record.key)),
-                len: record.frame_len as u32,
-                seqno: record.seqno,
-                location: Location::new(segment.slot, offset, record.frame_len),
-                is_put: record.kind == Kind::Put,
-            }),
+            Kind::Put | Kind::Tombstone => self.candidates.push(Candidate::new(
+                keydir_bits(hasher.hash(record.key)),
+                record.seqno,
+                record.kind == Kind::Put,
+                Location::new(segment.slot, offset, record.frame_len),
+                record.frame_len as u32,
+            )),
             Kind::Batch => {
                 // The codec accepts a batch head only with a payload that decodes.
                 if let Some(part) = BatchPart::decode(record.value) {
@@ -166,7 +167,7 @@ impl LogScan {
 
     /// Forgets everything from `offset` on.
     pub(super) fn cut(&mut self, segment: &Segment, offset: u64, seqno: Seqno) {
-        self.candidates.retain(|candidate| candidate.seqno < seqno);
+        self.candidates.retain(|candidate| candidate.seqno() < seqno);
         self.batches.retain(|batch| batch.seqno < seqno);
         self.last = self.first.filter(|first| *first < seqno).map(|_| Seqno(seqno.0 - 1));
         self.first = self.first.filter(|first| *first < seqno);

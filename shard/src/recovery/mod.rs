@@ -5,6 +5,7 @@
 //! builds the keydir and applies the repairs, the only place of recovery that writes.
 
 mod batches;
+mod candidates;
 mod fold;
 mod log_end;
 mod log_scan;
@@ -20,10 +21,7 @@ pub use scan::{ListedSegments, ShardScan};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use caskade_codec::hint;
 use caskade_codec::ids::{SegmentId, Seqno, ShardId};
-
-use crate::location::Location;
 
 /// How much damage an open accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -129,16 +127,6 @@ pub enum LossKind {
     Corruption,
 }
 
-/// A record that may be the newest of its key.
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    hash: u32,
-    len: u32,
-    seqno: Seqno,
-    location: Location,
-    is_put: bool,
-}
-
 /// The head of a batch part above the horizon.
 #[derive(Debug, Clone, Copy)]
 struct BatchHead {
@@ -150,17 +138,4 @@ struct BatchHead {
     offset: u64,
     /// Where the part's last record ends.
     end: u64,
-}
-
-impl Candidate {
-    fn from_hint(slot: u32, entry: &hint::Entry) -> Option<Self> {
-        let is_left_out = planted!("hint-without-tombstones") && !entry.class.is_put();
-        (entry.class != hint::Class::Other && !is_left_out).then(|| Self {
-            hash: entry.hash,
-            len: entry.frame_len,
-            seqno: entry.seqno,
-            location: Location::new(slot, entry.offset, entry.frame_len as usize),
-            is_put: entry.class.is_put(),
-        })
-    }
 }

@@ -12,6 +12,7 @@ use caskade_codec::names::FileName;
 use caskade_codec::segment::{HEADER_LEN, Sealed};
 
 use super::scan::{ShardScan, Source};
+use super::snapshot_load::LoadedKeydir;
 use super::{Request, ShardReport, fold};
 use crate::catalog::{self, Catalog};
 use crate::context::Context;
@@ -99,10 +100,10 @@ impl ShardScan {
             self.segments.insert(Arc::clone(&scan.segment));
             match &mut scan.source {
                 Source::Covered => {}
-                Source::Hint(found) => candidates.append(found),
+                Source::Hint(found) => candidates.push(std::mem::take(found)),
                 Source::Log(log) => {
                     has_batches |= !log.batches.is_empty();
-                    candidates.append(&mut log.candidates);
+                    candidates.push(std::mem::take(&mut log.candidates));
                 }
             }
         }
@@ -118,18 +119,18 @@ impl ShardScan {
             } else {
                 self.segments.insert(Arc::clone(&found.segment));
                 has_batches |= !found.scan.batches.is_empty();
-                candidates.append(&mut found.scan.candidates);
+                candidates.push(std::mem::take(&mut found.scan.candidates));
             }
         }
-        let (mut keydir, covered) = if let Some(loaded) = self.keydir.take() {
-            self.report.keys_from_snapshot = loaded.keys;
-            (loaded.keydir, Some(loaded.seqno))
-        } else {
-            let expected = candidates.len() as u64;
-            (keydir::with_capacity(Arc::clone(&ctx.reclaim), expected).0, None)
-        };
         let guard = ctx.reclaim.enter();
-        fold::fold(&mut keydir, candidates, covered, &self.segments, &guard);
+        let keydir = if let Some(LoadedKeydir { mut keydir, seqno, keys, .. }) = self.keydir.take()
+        {
+            self.report.keys_from_snapshot = keys;
+            fold::bring_forward(&mut keydir, &candidates, seqno, &self.segments, &guard);
+            keydir
+        } else {
+            fold::fill(&candidates, &self.segments, &ctx.reclaim, &guard)
+        };
         drop(guard);
         (keydir, has_batches)
     }

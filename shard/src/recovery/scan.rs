@@ -15,9 +15,10 @@ use caskade_codec::segment::{self, HEADER_LEN, Role, Sealed};
 use caskade_codec::{FORMAT_VERSION, names};
 use rayon::prelude::*;
 
+use super::candidates::{self, Candidate};
 use super::log_scan::{self, LogScan, Order};
 use super::snapshot_load::{Covered, LoadedKeydir};
-use super::{BatchHead, Candidate, Loss, LossKind, RecoveryMode, Request, ShardReport};
+use super::{BatchHead, Loss, LossKind, RecoveryMode, Request, ShardReport};
 use crate::context::Context;
 use crate::error::{At, Error, Result};
 use crate::journal::JournalScan;
@@ -305,6 +306,7 @@ impl ShardScan {
             let error = segment.corrupt(at, &reason);
             notes.lose(request, error, self.loss(entry.id, at, sealed.len - at, reason))?;
         }
+        candidates::arrange(&mut scan.candidates);
         Ok(scan)
     }
 
@@ -381,7 +383,7 @@ impl ShardScan {
             path,
         };
         let segment = Arc::new(Segment::new(identity, map, file_len));
-        let scan = if request.read_only {
+        let mut scan = if request.read_only {
             // A writer may cut the file to its records at any moment, and a mapped byte that is no
             // longer in the file is a fatal signal. What is read here stays ours.
             let bytes = read_what_is_there(&*file, file_len).at("read", &segment.path)?;
@@ -391,6 +393,7 @@ impl ShardScan {
         } else {
             log_scan::scan(&segment, segment.published(file_len), Order::Dense, &ctx.hasher)
         };
+        candidates::arrange(&mut scan.candidates);
         // The header came before the first record, and lies in the same sector.
         if scan.end > HEADER_LEN as u64
             && let Err(reason) = check_header(ctx, &segment)
@@ -579,5 +582,6 @@ fn read_hint(
             candidates.push(candidate);
         }
     }
+    candidates::arrange(&mut candidates);
     Ok(Some(candidates))
 }
