@@ -331,68 +331,41 @@ impl SlotSet {
     }
 
     #[inline]
-    fn has_slot_of(&self, location: u64) -> bool {
-        let slot = (location >> SLOT_SHIFT) as usize;
-        self.words.get(slot / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    fn has(&self, slot: u32) -> bool {
+        let word = self.words.get(slot as usize / 64);
+        word.is_some_and(|word| word >> (slot % 64) & 1 == 1)
     }
 }
 
 /// One leaf, checked.
-#[derive(Debug, Clone, Copy)]
-pub struct Leaf<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
     /// The lowest hash that the leaf may hold.
     pub first_hash: u32,
-    widths: Widths,
-    hashes: &'a [u8],
-    slots: &'a [u8],
-    classes: &'a [u8],
-    units: &'a [u8],
-}
-
-impl<'a> Leaf<'a> {
-    /// `columns` are as long as `count` entries of these widths.
-    fn new(first_hash: u32, widths: Widths, count: usize, columns: &'a [u8]) -> Self {
-        let (hashes, rest) = columns.split_at(count * widths.hash);
-        let (slots, rest) = rest.split_at(count * widths.slot);
-        let (classes, units) = rest.split_at(count * Widths::CLASS);
-        Self { first_hash, widths, hashes, slots, classes, units }
-    }
-
-    /// Number of entries.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.classes.len()
-    }
-
-    /// Whether it holds none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.classes.is_empty()
-    }
-
     /// Hash and location of each entry, in the order they were written.
-    #[must_use]
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = (u32, u64)> + use<'a> {
-        let Self { first_hash, widths, hashes, slots, classes, units } = *self;
-        classes.iter().enumerate().map(move |(index, &class)| {
-            let slot = u64::from(column_value(slots, widths.slot, index));
-            let units = u64::from(column_value(units, widths.units, index));
-            let location = slot << SLOT_SHIFT | u64::from(class) << CLASS_SHIFT | units;
-            (first_hash.wrapping_add(column_value(hashes, widths.hash, index)), location)
-        })
-    }
+    pub entries: Vec<(u32, u64)>,
 }
 
-/// One entry's value of a column. Away from the column's end it is one load and a mask.
+/// Calls `f` with the values of a column, each after the other.
 #[inline]
-fn column_value(column: &[u8], width: usize, index: usize) -> u32 {
-    let rest = &column[index * width..];
-    if let Some(bytes) = rest.first_chunk::<4>() {
-        return (u64::from(u32::from_le_bytes(*bytes)) & ((1 << (8 * width)) - 1)) as u32;
+fn for_each_value(column: &[u8], width: usize, f: impl FnMut(u32)) {
+    /// The width as a constant makes a value one load or two.
+    #[inline]
+    fn of_width<const WIDTH: usize>(column: &[u8], mut f: impl FnMut(u32)) {
+        for value in column.as_chunks::<WIDTH>().0 {
+            let mut bytes = [0; 4];
+            bytes[..WIDTH].copy_from_slice(value);
+            f(u32::from_le_bytes(bytes));
+        }
     }
-    let mut bytes = [0; 4];
-    bytes[..width].copy_from_slice(&rest[..width]);
-    u32::from_le_bytes(bytes)
+    match width {
+        // All values are 0, which changes nothing.
+        0 => {}
+        1 => of_width::<1>(column, f),
+        2 => of_width::<2>(column, f),
+        3 => of_width::<3>(column, f),
+        _ => of_width::<4>(column, f),
+    }
 }
 
 /// Iterates over a snapshot's leaves.
@@ -407,8 +380,8 @@ pub struct Leaves<'a> {
     ended: bool,
 }
 
-impl<'a> Leaves<'a> {
-    fn read(&mut self) -> Result<Leaf<'a>, Fault> {
+impl Leaves<'_> {
+    fn read(&mut self) -> Result<Leaf, Fault> {
         // The widths are refused before the checksum is known: whichever is wrong, so is the leaf.
         let head = self.rest.first_chunk::<LEAF_HEAD_LEN>().ok_or(Fault::Length)?;
         let count = bytes::get_u32(head, LEAF_COUNT_AT) as usize;
@@ -420,42 +393,70 @@ impl<'a> Leaves<'a> {
             return Err(Fault::Checksum);
         }
         let first_hash = bytes::get_u32(head, LEAF_FIRST_HASH_AT);
-        let leaf = Leaf::new(first_hash, widths, count, &leaf[LEAF_HEAD_LEN..]);
-        let greatest = self.check(&leaf)?;
+        if let Some((first, greatest)) = self.previous {
+            if first >= first_hash {
+                return Err(Fault::Field("leaf order"));
+            }
+            if greatest >= first_hash {
+                return Err(Fault::Field("hash"));
+            }
+        }
+        let (entries, greatest) = self.decode(first_hash, widths, count, &leaf[LEAF_HEAD_LEN..])?;
         self.rest = rest;
         self.index += 1;
         self.keys += count as u64;
         self.previous = Some((first_hash, greatest));
-        Ok(leaf)
+        Ok(Leaf { first_hash, entries })
     }
 
-    /// Answers the leaf's greatest hash; its first one if it holds none.
-    fn check(&self, leaf: &Leaf<'_>) -> Result<u32, Fault> {
-        if let Some((first, greatest)) = self.previous {
-            if first >= leaf.first_hash {
-                return Err(Fault::Field("leaf order"));
+    /// The entries in these columns, which are as long as `count` of them, and the greatest hash: the
+    /// leaf's first one if there is no entry.
+    fn decode(
+        &self,
+        first_hash: u32,
+        widths: Widths,
+        count: usize,
+        columns: &[u8],
+    ) -> Result<(Vec<(u32, u64)>, u32), Fault> {
+        let (hashes, rest) = columns.split_at(count * widths.hash);
+        let (slots, rest) = rest.split_at(count * widths.slot);
+        let (classes, units) = rest.split_at(count * Widths::CLASS);
+        let mut entries = vec![(first_hash, 0); count];
+        let (mut above, mut at) = (0, entries.iter_mut());
+        for_each_value(hashes, widths.hash, |value| {
+            above = above.max(value);
+            if let Some((hash, _)) = at.next() {
+                *hash = first_hash.wrapping_add(value);
             }
-            if greatest >= leaf.first_hash {
-                return Err(Fault::Field("hash"));
+        });
+        let greatest = first_hash.checked_add(above).ok_or(Fault::Field("hash"))?;
+        // Slots of no width are all 0, which is none.
+        let mut are_known = widths.slot > 0 || count == 0;
+        let mut at = entries.iter_mut();
+        for_each_value(slots, widths.slot, |slot| {
+            are_known &= self.snapshot.slots.has(slot);
+            if let Some((_, location)) = at.next() {
+                *location = u64::from(slot) << SLOT_SHIFT;
             }
+        });
+        if !are_known {
+            return Err(Fault::Field("location"));
         }
-        let mut greatest = leaf.first_hash;
-        let slots = &self.snapshot.slots;
-        for (hash, location) in leaf.entries() {
-            if hash < leaf.first_hash {
-                return Err(Fault::Field("hash"));
-            }
-            greatest = greatest.max(hash);
-            if !slots.has_slot_of(location) {
-                return Err(Fault::Field("location"));
-            }
+        for ((_, location), class) in entries.iter_mut().zip(classes) {
+            *location |= u64::from(*class) << CLASS_SHIFT;
         }
-        Ok(greatest)
+        let mut at = entries.iter_mut();
+        for_each_value(units, widths.units, |units| {
+            if let Some((_, location)) = at.next() {
+                *location |= u64::from(units);
+            }
+        });
+        Ok((entries, greatest))
     }
 }
 
-impl<'a> Iterator for Leaves<'a> {
-    type Item = Result<Leaf<'a>, Fault>;
+impl Iterator for Leaves<'_> {
+    type Item = Result<Leaf, Fault>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
@@ -512,7 +513,7 @@ mod tests {
     fn read(file: &[u8]) -> Result<Vec<OwnedLeaf>, Fault> {
         let snapshot = Snapshot::open(file)?;
         let leaves = snapshot.leaves();
-        leaves.map(|leaf| leaf.map(|leaf| (leaf.first_hash, leaf.entries().collect()))).collect()
+        leaves.map(|leaf| leaf.map(|leaf| (leaf.first_hash, leaf.entries))).collect()
     }
 
     #[test]

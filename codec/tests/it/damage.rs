@@ -197,7 +197,10 @@ fn keydir() {
     let file = samples::keydir();
     let read = |file: &[u8]| {
         let snapshot = Snapshot::open(file)?;
-        snapshot.leaves().map(|leaf| leaf.map(|leaf| leaf.len())).sum::<Result<usize, Fault>>()
+        snapshot
+            .leaves()
+            .map(|leaf| leaf.map(|leaf| leaf.entries.len()))
+            .sum::<Result<usize, Fault>>()
     };
     assert_eq!(read(&file), Ok(6));
     for_each_damage(&file, |damaged, at| {

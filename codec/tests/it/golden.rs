@@ -141,8 +141,7 @@ fn keydir() {
     let snapshot = Snapshot::open(&file).unwrap();
     assert_eq!(snapshot.header(), &samples::keydir_header());
     let leaves: Vec<_> = snapshot.leaves().map(Result::unwrap).collect();
-    let leaves: Vec<_> =
-        leaves.iter().map(|leaf| (leaf.first_hash, leaf.entries().collect::<Vec<_>>())).collect();
+    let leaves: Vec<_> = leaves.into_iter().map(|leaf| (leaf.first_hash, leaf.entries)).collect();
     assert_eq!(leaves, samples::leaves());
 }
 

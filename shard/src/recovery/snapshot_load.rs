@@ -11,7 +11,7 @@ use std::sync::Arc;
 use caskade_codec::ids::{SegmentId, Seqno};
 use caskade_codec::manifest::Manifest;
 use caskade_codec::names;
-use caskade_codec::snapshot::{self, Snapshot};
+use caskade_codec::snapshot::Snapshot;
 
 use super::scan::read_file;
 use crate::context::Context;
@@ -37,14 +37,9 @@ pub(super) struct Covered {
     pub(super) live_records: u64,
 }
 
-/// The entries of a leaf.
-fn located(
-    leaf: &snapshot::Leaf<'_>,
-) -> impl Iterator<Item = Result<(u32, Location), &'static str>> {
-    leaf.entries().map(|(hash, raw)| {
-        let location = Location::from_raw(raw).ok_or("a location is zero")?;
-        if hash == 0 { Err("a hash is zero") } else { Ok((hash, location)) }
-    })
+fn located((hash, location): (u32, u64)) -> Result<(u32, Location), &'static str> {
+    let location = Location::from_raw(location).ok_or("a location is zero")?;
+    if hash == 0 { Err("a hash is zero") } else { Ok((hash, location)) }
 }
 
 impl LoadedKeydir {
@@ -87,21 +82,22 @@ impl LoadedKeydir {
         // are never taken.
         let slot_max = header.segments.last().map_or(0, |last| last.slot);
         let mut records = vec![0_u32; slot_max as usize + 1];
-        let leaves: Vec<_> =
-            snapshot.leaves().collect::<Result<_, _>>().map_err(|fault| fault.to_string())?;
-        let ends = leaves.iter().skip(1).map(|next| Some(next.first_hash)).chain([None]);
+        let mut leaves = snapshot.leaves().peekable();
         let (mut restore, mut is_table) = (Restore::default(), true);
         let (mut entries, mut keys) = (Vec::new(), 0);
-        for (leaf, end) in leaves.iter().zip(ends) {
+        while let Some(leaf) = leaves.next() {
+            let leaf = leaf.map_err(|fault| fault.to_string())?;
             entries.clear();
-            for entry in located(leaf) {
-                let (hash, location) = entry?;
+            for entry in leaf.entries {
+                let (hash, location) = located(entry)?;
                 if !is_gone(location) {
                     entries.push((hash, location));
                     records[location.slot() as usize] += 1;
                 }
             }
             keys += entries.len() as u64;
+            // If the next one is bad, its turn to say so comes.
+            let end = leaves.peek().and_then(|next| next.as_ref().ok()).map(|next| next.first_hash);
             is_table = is_table && restore.push(end, &entries);
         }
         let restored = if is_table { restore.finish(&ctx.reclaim) } else { None };
@@ -110,8 +106,8 @@ impl LoadedKeydir {
         } else {
             // Any leaves are right, but those of a table serve as they are.
             let (mut keydir, _) = keydir::with_capacity(Arc::clone(&ctx.reclaim), keys);
-            for entry in leaves.iter().flat_map(located) {
-                let (hash, location) = entry?;
+            for entry in snapshot.leaves().flatten().flat_map(|leaf| leaf.entries) {
+                let (hash, location) = located(entry)?;
                 if !is_gone(location) {
                     keydir.insert_unique(hash, location);
                 }
