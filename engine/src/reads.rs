@@ -116,18 +116,19 @@ impl Store {
         mut visit: impl FnMut(usize, Option<(Found<'_>, &'s Shard, &Guard<'_>)>) -> Result<()>,
     ) -> Result<()> {
         self.check_open()?;
-        for (group, keys) in keys.chunks(GROUP).enumerate() {
+        let mut groups = keys.chunks(GROUP).enumerate().peekable();
+        let first = groups.peek().map_or(&[][..], |(_, keys)| keys);
+        let mut routes = self.ask_for_slots(&self.ctx.reclaim.enter(), first);
+        while let Some((group, keys)) = groups.next() {
             let guard = self.ctx.reclaim.enter();
             guard.count_reads(keys.len() as u64);
-            let mut routes = [(0, &self.shards[0]); GROUP];
-            for (route, key) in routes.iter_mut().zip(keys) {
-                *route = self.route(key.as_ref());
-                route.1.prefetch_slot(&guard, route.0);
-            }
             let mut guesses = [None; GROUP];
             for (guess, (hash, shard)) in guesses.iter_mut().zip(&routes[..keys.len()]) {
                 *guess = shard.guess(&guard, *hash);
             }
+            // While this group's records are on their way.
+            let next = groups.peek().map_or(&[][..], |(_, keys)| keys);
+            let routes = std::mem::replace(&mut routes, self.ask_for_slots(&guard, next));
             for (index, (key, (hash, shard))) in keys.iter().zip(routes).enumerate() {
                 let key = key.as_ref();
                 let found = match guesses[index] {
@@ -141,6 +142,21 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Hashes and shards of a group's keys, whose places in the keydir are asked for.
+    #[inline]
+    fn ask_for_slots<K: AsRef<[u8]>>(
+        &self,
+        guard: &Guard<'_>,
+        keys: &[K],
+    ) -> [(u64, &Shard); GROUP] {
+        let mut routes = [(0, &self.shards[0]); GROUP];
+        for (route, key) in routes.iter_mut().zip(keys) {
+            *route = self.route(key.as_ref());
+            route.1.prefetch_slot(guard, route.0);
+        }
+        routes
     }
 
     pub(crate) fn value_len(&self, key: &[u8]) -> Result<Option<usize>> {

@@ -19,7 +19,7 @@ use caskade_codec::segment::{self, Role};
 
 use crate::error::{At, Error, Result};
 use crate::extension::Stretch;
-use crate::keydir::prefetch::{prefetch_lines, prefetch_to_write};
+use crate::keydir::prefetch::{prefetch_lines, prefetch_read, prefetch_to_write};
 use crate::location::Location;
 use crate::storage::{Advice, File, Map};
 
@@ -269,8 +269,11 @@ impl Segment {
         const LINES_MAX: usize = 12;
         const LINES_AT_PAGE: usize = 4;
         let start = self.map.as_ptr().wrapping_add(location.offset() as usize);
-        // The frame may begin late in its first line and so touch one line more.
-        prefetch_lines(start, FEW + 1);
+        // No line that the frame does not have: each takes a place in the processor's queue.
+        let last = location.short_len().map_or(FEW * 64, |len| len.saturating_sub(1).min(FEW * 64));
+        for line in 0..=FEW {
+            prefetch_read(start.wrapping_add((line * 64).min(last)));
+        }
         if location.short_len().is_none_or(|len| len > FEW * 64) {
             let lines = location.len_about().div_ceil(64);
             let rest = start.wrapping_add((FEW + 1) * 64);

@@ -70,10 +70,10 @@ impl Store for Caskade {
     }
 
     fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Outcome<()> {
-        for entry in self.0.iter()? {
-            let entry = entry?;
-            visit(&entry.key, &entry.value);
-        }
+        self.0.iter()?.visit(|key, value| {
+            visit(key, value);
+            true
+        })?;
         Ok(())
     }
 
