@@ -390,6 +390,38 @@ fn leaves_of(writer: &mut KeydirWriter) -> Vec<LeafContents> {
 }
 
 #[test]
+fn a_table_is_made_in_the_order_of_hashes() {
+    for count in [0, 1, 100, 5000, 300_000] {
+        let count = if cfg!(miri) { count.min(100) } else { count };
+        let mut hashes: Vec<_> = (0..count).map(|key| (spread(key), at(key))).collect();
+        // Both ends, and two keys of one hash; hash 0 is kept as 1.
+        let ends = [0, 0, 1, u32::MAX, u32::MAX];
+        hashes.extend(ends.iter().zip(count..).map(|(&hash, key)| (hash, at(key))));
+        hashes.sort_unstable();
+        // A guess, far too low and far too high.
+        for expected in [count, 0, 10 * count] {
+            let mut in_order = InOrder::for_entries(expected);
+            for &(hash, location) in &hashes {
+                in_order.push(hash, location);
+            }
+            let mut made = in_order.finish(&Arc::default());
+            assert_eq!(made.shared().len(), hashes.len() as u64);
+            for &(hash, location) in &hashes {
+                assert_eq!(made.find(hash, |l| l == location), Some(location), "{hash}");
+            }
+            assert_eq!(made.find(spread(count + 9), |_| true), None);
+            if expected == count {
+                let most = 17 * count + 512;
+                assert!(made.shared().memory_bytes() <= most, "{count}");
+            }
+            let more = at(count + 9);
+            made.insert_unique(7, more);
+            assert_eq!(made.find(7, |l| l == more), Some(more));
+        }
+    }
+}
+
+#[test]
 fn a_table_is_restored_from_its_leaves() {
     for count in [0, 1, 100, 5000, 300_000] {
         let count = if cfg!(miri) { count.min(100) } else { count };

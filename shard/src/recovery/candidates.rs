@@ -84,3 +84,51 @@ pub(super) fn for_each_part(sources: &[Vec<Candidate>], mut f: impl FnMut(&[Cand
     }
     debug_assert!(rests.iter().all(|rest| rest.is_empty()), "a source was not arranged");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_in_order_with_all_sources() {
+        let candidate = |source: u32, number: u32| {
+            let hash = number.wrapping_mul(0x9E37_79B9);
+            let location = Location::new(source + 1, u64::from(number) * 8, 48);
+            let seqno = Seqno(u64::from(source) << 32 | u64::from(number));
+            Candidate::new(hash, seqno, number.is_multiple_of(3), location, number)
+        };
+        let sources: Vec<Vec<_>> = [1000, 0, 3, 70_000]
+            .iter()
+            .zip(0..)
+            .map(|(&len, source)| {
+                let mut candidates = (0..len).map(|number| candidate(source, number)).collect();
+                arrange(&mut candidates);
+                candidates
+            })
+            .collect();
+        let (mut seen, mut parts) = (Vec::new(), 0);
+        for_each_part(&sources, |part| {
+            assert!(part.iter().all(|candidate| candidate.hash >> 24 == parts));
+            seen.extend(part.iter().map(|c| (c.seqno(), c.is_put(), c.hash, c.location, c.len)));
+            parts += 1;
+        });
+        assert_eq!(parts, 256);
+        seen.sort_unstable_by_key(|candidate| candidate.0);
+        let all = [(0, 1000), (2, 3), (3, 70_000)].into_iter().flat_map(|(source, len)| {
+            (0..len).map(move |number| {
+                let c = candidate(source, number);
+                (c.seqno(), c.is_put(), c.hash, c.location, number)
+            })
+        });
+        assert!(all.eq(seen));
+    }
+
+    #[test]
+    fn a_candidate_keeps_the_greatest_numbers() {
+        for is_put in [false, true] {
+            let location = Location::new(1, 8, 48);
+            let candidate = Candidate::new(u32::MAX, Seqno::MAX, is_put, location, u32::MAX);
+            assert_eq!((candidate.seqno(), candidate.is_put()), (Seqno::MAX, is_put));
+        }
+    }
+}
