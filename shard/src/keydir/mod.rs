@@ -29,7 +29,7 @@ use std::{fmt, sync::Arc};
 
 use self::{
     directory::Root,
-    geometry::{depth_for, first_hash, place, range_at, stored},
+    geometry::{first_hash, place, range_at, stored},
     leaf::OwnedLeaf,
     snapshot::Snapshots,
 };
@@ -65,21 +65,7 @@ struct Counts {
 /// An empty keydir.
 #[must_use]
 pub fn keydir(reclaim: Arc<Reclaim>) -> (KeydirWriter, Arc<Keydir>) {
-    with_capacity(reclaim, 0)
-}
-
-/// An empty keydir that takes about `entries` entries without a rebuild.
-#[must_use]
-pub fn with_capacity(reclaim: Arc<Reclaim>, entries: u64) -> (KeydirWriter, Arc<Keydir>) {
-    let depth = depth_for(entries);
-    let leaf = |index: u64| {
-        let range = range_at(depth, (index << (32 - depth)) as u32);
-        let first = first_hash(range.start).map_or(1 << 32, u64::from);
-        let end = first_hash(range.end).map_or(1 << 32, u64::from);
-        let expected = (u128::from(entries) * u128::from(end - first)) >> 32;
-        OwnedLeaf::new(geometry::class_for_expected(expected as u64), depth, FIRST_GENERATION)
-    };
-    let writer = of_leaves(reclaim, depth, (0..1_u64 << depth).map(leaf).collect());
+    let writer = of_leaves(reclaim, 0, vec![OwnedLeaf::new(0, 0, FIRST_GENERATION)]);
     let keydir = Arc::clone(writer.shared());
     (writer, keydir)
 }

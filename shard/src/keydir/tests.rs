@@ -359,21 +359,6 @@ fn deleting_everything_gives_the_memory_back() {
     assert!(keydir.memory_bytes() < full / 10);
 }
 
-#[test]
-fn a_table_with_capacity_needs_no_rebuild() {
-    for count in [0, 1, 100, 5000, 300_000] {
-        let count = if cfg!(miri) { count.min(100) } else { count };
-        let (mut writer, keydir) = with_capacity(Arc::new(Reclaim::new()), count);
-        let before = keydir.memory_bytes();
-        for key in 0..count {
-            writer.insert_unique(spread(key), at(key));
-        }
-        // A leaf that got more than its share was rebuilt; that is rare.
-        assert!(keydir.memory_bytes() <= before + before / 50, "{count}");
-        assert!(before <= 21 * count + 512, "{count}: {before}");
-    }
-}
-
 /// Where a leaf ends, and its entries.
 type LeafContents = (Option<u32>, Vec<(u32, Location)>);
 

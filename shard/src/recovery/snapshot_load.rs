@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use caskade_codec::ids::{SegmentId, Seqno};
 use caskade_codec::manifest::Manifest;
@@ -15,7 +14,7 @@ use caskade_codec::snapshot::Snapshot;
 
 use super::scan::read_file;
 use crate::context::Context;
-use crate::keydir::{self, KeydirWriter, Restore};
+use crate::keydir::{InOrder, KeydirWriter, Restore};
 use crate::location::Location;
 
 /// A keydir filled from the snapshot.
@@ -105,14 +104,17 @@ impl LoadedKeydir {
             keydir
         } else {
             // Any leaves are right, but those of a table serve as they are.
-            let (mut keydir, _) = keydir::with_capacity(Arc::clone(&ctx.reclaim), keys);
+            let mut all = Vec::with_capacity(keys as usize);
             for entry in snapshot.leaves().flatten().flat_map(|leaf| leaf.entries) {
-                let (hash, location) = located(entry)?;
-                if !is_gone(location) {
-                    keydir.insert_unique(hash, location);
-                }
+                all.push(located(entry)?);
             }
-            keydir
+            all.retain(|&(_, location)| !is_gone(location));
+            all.sort_unstable_by_key(|&(hash, _)| hash);
+            let mut table = InOrder::for_entries(keys);
+            for (hash, location) in all {
+                table.push(hash, location);
+            }
+            table.finish(&ctx.reclaim)
         };
         for segment in covered.values_mut() {
             segment.live_records = records[segment.slot as usize].into();
