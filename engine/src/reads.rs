@@ -133,8 +133,8 @@ impl Store {
                 let key = key.as_ref();
                 let found = match guesses[index] {
                     Some(guess) => match shard.glimpse_at(&guard, guess, key) {
-                        Glimpse::Plain(found) => Some(found),
-                        _ => self.find_other(shard, &guard, guess, hash, key)?,
+                        Some(found) => Some(found),
+                        None => self.find_other(shard, &guard, guess, hash, key)?,
                     },
                     None => None,
                 };

@@ -384,10 +384,11 @@ impl Shard {
             }
             Kind::Put => {
                 let hash = keydir_bits(hash);
-                let here = Location::new(segment.slot, offset, record.frame_len);
-                if self.keydir.find(guard, hash, |location| location == here).is_none() {
-                    return Ok(());
-                }
+                // By its place alone: what it says of the length is a hint.
+                let here = |location: Location| {
+                    location.slot() == segment.slot && location.offset() == offset
+                };
+                let Some(here) = self.keydir.find(guard, hash, here) else { return Ok(()) };
                 if record.expiry.is_some_and(|at| at <= now_ms) {
                     product.expired.push((hash, here, record.frame_len as u64));
                     if hides_something && !planted!("expiry-uncovers") {

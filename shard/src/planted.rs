@@ -65,6 +65,7 @@ pub const BUGS: &[(&str, &str)] = &[
     ("panic-unheard", "a panic in the background goes unnoticed"),
     // What is read.
     ("checksum-unchecked", "a read does not look at the checksum (5)"),
+    ("damage-taken-first", "a change replaces what is damaged in place of the key's own record (5)"),
     ("look-then-lock", "a conditional write looks first and takes the lock later (7)"),
 ];
 

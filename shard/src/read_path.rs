@@ -91,11 +91,11 @@ impl Shard {
         let Some(location) = self.keydir.candidates(guard, keydir_bits(hash)).next() else {
             return Glimpse::Nothing;
         };
-        let glimpse = self.glimpse_at(guard, location, key);
-        if matches!(glimpse, Glimpse::Unsure(_)) {
-            self.prefetch_record(guard, location);
+        if let Some(found) = self.glimpse_at(guard, location, key) {
+            return Glimpse::Plain(found);
         }
-        glimpse
+        self.prefetch_record(guard, location);
+        Glimpse::Unsure(location)
     }
 
     #[inline(never)]
@@ -103,7 +103,7 @@ impl Shard {
         self.segment_of(guard, location).prefetch(location);
     }
 
-    /// As [`Shard::glimpse`], with what [`Shard::guess`] answered under the same guard.
+    /// The record at what [`Shard::guess`] answered under the same guard, if it is a plain one of `key`.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "as for `glimpse`")]
     pub fn glimpse_at<'g>(
@@ -111,12 +111,10 @@ impl Shard {
         guard: &'g Guard<'_>,
         location: Location,
         key: &[u8],
-    ) -> Glimpse<'g> {
+    ) -> Option<Found<'g>> {
         let segment = self.segment_of(guard, location);
-        match segment.plain_put(location, key) {
-            Some(frame) => Glimpse::Plain(Found { segment, location, frame }),
-            None => Glimpse::Unsure(location),
-        }
+        let frame = segment.plain_put(location, key)?;
+        Some(Found { segment, location, frame })
     }
 
     /// The newest record of `key`, verified; expired ones too.

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - `[0, readable)` of the file exists, is mapped and may be touched. It only grows while the
 //!   segment is the active one, and is cut to the segment's length when it is sealed.
-//! - A byte is written at most once after the file was created, by the segment's only [`Tail`],
-//!   before the frame's location is published. Published bytes are immutable.
+//! - Bytes are written by the segment's only [`Tail`], before the frame's location is published.
+//!   Published bytes are immutable.
 //! - So a slice of a published frame is valid for as long as the [`Segment`] lives.
 
 use std::fmt::Display;
@@ -90,7 +90,7 @@ impl Usage {
 /// A frame in a segment whose header made sense; its checksum is not yet verified.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameRef<'a> {
-    /// The decoded header.
+    /// The decoded header; without the mark of a batch's record, where [`Segment::plain_put`] found it.
     pub header: Header,
     /// The whole frame.
     pub bytes: &'a [u8],
@@ -129,7 +129,7 @@ impl<'a> FrameRef<'a> {
         reason = "the read path is one function: results stay in registers"
     )]
     pub fn is_intact_put(&self) -> bool {
-        record::put_is_intact(self.bytes, &self.header, self.seed)
+        record::put_is_intact(self.bytes, &self.header, self.seed) || planted!("checksum-unchecked")
     }
 
     /// Whether the bytes match their checksum.
@@ -206,8 +206,9 @@ impl Segment {
         if len as u64 > room {
             return Err(HeaderFault::Shape);
         }
-        // SAFETY: the range is inside `readable`. Were the header damaged, the slice might reach
-        // bytes that the writer is still filling; what is read there fails its checksum.
+        // SAFETY: the range is inside `readable`, and the bytes of a frame whose location is known are
+        // written no more. Only a header that was damaged after it was written, in a segment that still
+        // grows, makes the slice reach what the writer is filling: that is left to the checksum.
         let bytes = unsafe { self.map.bytes(offset, len) };
         Ok(FrameRef { header, bytes, seed: record::seed(self.salt, offset) })
     }
@@ -233,8 +234,9 @@ impl Segment {
         if len as u64 > room {
             return None;
         }
-        // SAFETY: the range is inside `readable`. Were the header damaged, the slice might reach
-        // bytes that the writer is still filling; what is read there fails its checksum.
+        // SAFETY: the range is inside `readable`, and the bytes of a frame whose location is known are
+        // written no more. Only a header that was damaged after it was written, in a segment that still
+        // grows, makes the slice reach what the writer is filling: that is left to the checksum.
         let bytes = unsafe { slice::from_raw_parts(start, len) };
         let frame = FrameRef { header, bytes, seed: record::seed(self.salt, offset) };
         record::frame_has_key(bytes, &header, key).then_some(frame)
@@ -253,9 +255,12 @@ impl Segment {
         if self.readable().checked_sub(offset)? < len as u64 {
             return None;
         }
+        if planted!("checksum-unchecked") {
+            return self.put_of(offset, key);
+        }
         // SAFETY: the range is inside `readable`, which is inside the map; a location is published
-        // after its frame's bytes. Did it name a wrong length, the slice might reach bytes that the
-        // writer is still filling; what is read there fails its checksum.
+        // after its frame's bytes. In a segment that still grows it came from the frame itself, and so
+        // names no byte behind it; sizes that a file says are of segments that nobody writes to.
         let bytes = unsafe { slice::from_raw_parts(self.map.as_ptr().add(offset as usize), len) };
         let seed = record::seed(self.salt, offset);
         let header = record::plain_put(bytes, seed, key)?;
@@ -269,7 +274,7 @@ impl Segment {
         const LINES_MAX: usize = 12;
         const LINES_AT_PAGE: usize = 4;
         let start = self.map.as_ptr().wrapping_add(location.offset() as usize);
-        // No line that the frame does not have: each takes a place in the processor's queue.
+        // No line that a short frame does not have: each takes a place in the processor's queue.
         let last = location.short_len().map_or(FEW * 64, |len| len.saturating_sub(1).min(FEW * 64));
         for line in 0..=FEW {
             prefetch_read(start.wrapping_add((line * 64).min(last)));
@@ -572,5 +577,60 @@ impl Tail {
         }
         self.position = position;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::life::Life;
+
+    /// A segment with one put of `k`, whose frame has this length.
+    fn with_frame_of(len: usize) -> Arc<Segment> {
+        let mut life = Life::with_segments_of(1 << 16);
+        life.put("k", &"v".repeat(len - HEADER_LEN - 1));
+        let segments = life.shard().segments.all();
+        segments.into_iter().find(|segment| segment.frame(FIRST).is_ok()).expect("it was put there")
+    }
+
+    const FIRST: u64 = caskade_codec::segment::HEADER_LEN as u64;
+
+    fn first_of_class(segment: &Segment, class: u64) -> Location {
+        let raw = u64::from(segment.slot) << 40 | class << 32 | (FIRST / 8);
+        Location::from_raw(raw).expect("a slot is not 0")
+    }
+
+    #[test]
+    fn a_plain_put_is_seen_where_its_location_says_its_length() {
+        for len in [24, 144, 1520, 1528, 1536, 5000] {
+            let segment = with_frame_of(len);
+            for class in 0..256 {
+                let location = first_of_class(&segment, class);
+                let found = segment.plain_put(location, b"k").map(|frame| frame.bytes.len());
+                let is_its_own = location.short_len() == Some(len);
+                assert_eq!(found, is_its_own.then_some(len), "{len} as {class}");
+                assert_eq!(segment.plain_put(location, b"l").map(|_| ()), None);
+                // Whatever the location says of the length.
+                assert_eq!(
+                    segment.put_of(location.offset(), b"k").map(|f| f.bytes.len()),
+                    Some(len)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_seen_beyond_what_may_be_read() {
+        let segment = with_frame_of(144);
+        let location = first_of_class(&segment, 144 / 8);
+        assert!(segment.plain_put(location, b"k").is_some());
+        for cut in [8, 120, 144] {
+            segment.shrink_readable(FIRST + 144 - cut);
+            assert!(segment.plain_put(location, b"k").is_none());
+            assert!(segment.put_of(FIRST, b"k").is_none());
+            assert!(segment.frame(FIRST).is_err());
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::segment::Segment;
 
 /// Slots in the first block; each further block is twice as long as the one before.
 const FIRST: u32 = 16;
-const BLOCKS: usize = 20;
+const BLOCKS: usize = 21;
 
 /// The segments of a shard, by slot.
 #[derive(Debug)]
@@ -230,6 +230,7 @@ mod tests {
     use caskade_codec::segment::Role;
 
     use super::*;
+    use crate::location::Location;
     use crate::segment::Identity;
     use crate::storage::MapMode;
     use crate::storage::sim::SimDisk;
@@ -284,6 +285,7 @@ mod tests {
 
     #[test]
     fn places_are_dense_and_distinct() {
+        assert_eq!(place(Location::SLOT_MAX).0, BLOCKS - 1);
         let mut expected = (0, 0);
         for slot in 0..10_000 {
             assert_eq!(place(slot), expected);

@@ -500,12 +500,12 @@ impl Log {
         Ok(())
     }
 
-    /// Lets the active segment take no more records, and answers its length.
     /// Bytes of full segments that wait to be sealed.
     pub(crate) fn ended_bytes(&self) -> u64 {
         self.ended.iter().map(|ended| ended.end).sum()
     }
 
+    /// Lets the active segment take no more records, and answers its length.
     pub(crate) fn end_active(&mut self) -> u64 {
         let Some(Active { tail, file }) = self.active.take() else { return 0 };
         let last = Seqno(self.next_seqno.0 - 1);
@@ -523,17 +523,27 @@ impl Shard {
         keydir: &'k mut KeydirWriter,
         op: &Op<'_>,
     ) -> (Entry<'k>, Old<'g>) {
-        let mut old = Old::Absent;
+        let (mut old, mut damaged) = (Old::Absent, None);
         let entry = keydir.entry(keydir_bits(op.hash), |location| {
             match self.look_at(guard, location, op.key) {
-                Candidate::Another => return false,
-                Candidate::Record(found) => old = Old::Record(found),
-                // It has the key's hash bits: the change takes its place.
-                Candidate::Damaged(damage) => old = Old::Damaged(location, damage),
+                Candidate::Another => false,
+                Candidate::Record(found) => {
+                    old = Old::Record(found);
+                    true
+                }
+                // The key's own record may stand behind.
+                Candidate::Damaged(damage) => {
+                    damaged.get_or_insert((location, damage));
+                    planted!("damage-taken-first")
+                }
             }
-            true
         });
-        (entry, old)
+        let Some((location, damage)) = damaged else { return (entry, old) };
+        if matches!(old, Old::Record(_)) {
+            return (entry, old);
+        }
+        // It has the key's hash bits, and there is no record of the key: the change takes its place.
+        (entry.or(|candidate| candidate == location), Old::Damaged(location, damage))
     }
 
     /// The next segment: the one made ready, or a new one.

@@ -228,7 +228,8 @@ fn live() -> Vec<(u32, u64, u64)> {
     let puts = newest.into_values().filter(|(_, _, record)| record.kind == Kind::Put);
     puts.map(|(slot, offset, record)| {
         let len = record.frame_len as u64;
-        (hash_bits(record.key), slot << 40 | len.div_ceil(64) << 32 | (offset / 8), len)
+        let class = if len <= 1528 { len / 8 } else { (191 + len.div_ceil(256)).min(255) };
+        (hash_bits(record.key), slot << 40 | class << 32 | (offset / 8), len)
     })
     .collect()
 }

@@ -249,7 +249,8 @@ impl<'a> Leaf<'a> {
         let buckets = self.buckets();
         let index = home(hash, buckets.len());
         let bucket = &buckets[index];
-        // The locations are on their way while the hashes are compared.
+        // The locations are on their way while the hashes are compared, and the next bucket's hashes,
+        // where many a lookup of an absent key goes on.
         prefetch_lines(&raw const bucket.locations, size_of::<Bucket>() / 64);
         let matching = matching(&bucket.hashes, hash);
         Candidates { buckets, hash, index, bucket, seen: 1, matching }

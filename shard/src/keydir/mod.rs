@@ -34,7 +34,7 @@ use self::{
     snapshot::Snapshots,
 };
 pub use self::{
-    restore::{InOrder, Restore},
+    restore::{LeafByLeaf, Restore},
     snapshot::Snapshot,
     writer::{Entry, KeydirWriter},
 };

@@ -61,7 +61,7 @@ impl Restore {
 
 /// A table of entries that come in the order of their hashes.
 #[derive(Debug)]
-pub struct InOrder {
+pub struct LeafByLeaf {
     leaves: Restore,
     /// Of all leaves.
     depth: u32,
@@ -71,7 +71,7 @@ pub struct InOrder {
     entries: Vec<(u32, Location)>,
 }
 
-impl InOrder {
+impl LeafByLeaf {
     /// For a table of about so many entries.
     #[must_use]
     pub fn for_entries(entries: u64) -> Self {
@@ -83,6 +83,7 @@ impl InOrder {
     /// Adds an entry for a key that has none. No later one has a lower hash.
     #[inline]
     pub fn push(&mut self, hash: u32, location: Location) {
+        debug_assert!(self.entries.last().is_none_or(|last| last.0 <= hash), "in no order");
         while self.end.is_some_and(|end| hash >= end) {
             self.next_leaf();
         }

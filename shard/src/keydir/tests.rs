@@ -385,7 +385,7 @@ fn a_table_is_made_in_the_order_of_hashes() {
         hashes.sort_unstable();
         // A guess, far too low and far too high.
         for expected in [count, 0, 10 * count] {
-            let mut in_order = InOrder::for_entries(expected);
+            let mut in_order = LeafByLeaf::for_entries(expected);
             for &(hash, location) in &hashes {
                 in_order.push(hash, location);
             }

@@ -226,6 +226,14 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// If there is none yet: the one with the same hash that `is_match` accepts.
+    #[must_use]
+    pub fn or(self, is_match: impl FnMut(Location) -> bool) -> Self {
+        let Self { writer, hash, found } = self;
+        let found = found.or_else(|| writer.leaf(hash).find(hash, is_match));
+        Self { writer, hash, found }
+    }
+
     /// The key's location, if it has one.
     #[must_use]
     #[inline]

@@ -53,19 +53,20 @@ impl Candidate {
 /// Puts the candidates of a segment in the order of their parts.
 pub(super) fn arrange(candidates: &mut Vec<Candidate>) {
     let Some(&any) = candidates.first() else { return };
-    let mut ends = [0_u32; PARTS];
+    let mut counts = [0; PARTS];
     for candidate in &*candidates {
-        ends[candidate.part()] += 1;
+        counts[candidate.part()] += 1;
     }
-    let mut next = 0;
-    for place in &mut ends {
-        next += std::mem::replace(place, next);
+    // Where the next candidate of a part goes.
+    let mut next = [0; PARTS];
+    for part in 1..PARTS {
+        next[part] = next[part - 1] + counts[part - 1];
     }
     let mut arranged = vec![any; candidates.len()];
     for candidate in &*candidates {
-        let place = &mut ends[candidate.part()];
-        arranged[*place as usize] = *candidate;
-        *place += 1;
+        let next = &mut next[candidate.part()];
+        arranged[*next] = *candidate;
+        *next += 1;
     }
     *candidates = arranged;
 }
@@ -82,7 +83,7 @@ pub(super) fn for_each_part(sources: &[Vec<Candidate>], mut f: impl FnMut(&[Cand
         }
         f(&gathered);
     }
-    debug_assert!(rests.iter().all(|rest| rest.is_empty()), "a source was not arranged");
+    assert!(rests.iter().all(|rest| rest.is_empty()), "a source was not arranged");
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use caskade_codec::manifest::{Manifest, SegmentEntry, State};
 use caskade_codec::names::FileName;
 use caskade_codec::segment::{HEADER_LEN, Sealed};
 
+use super::fold::Fold;
 use super::scan::{ShardScan, Source};
-use super::snapshot_load::LoadedKeydir;
-use super::{Request, ShardReport, fold};
+use super::{Request, ShardReport};
 use crate::catalog::{self, Catalog};
 use crate::context::Context;
 use crate::error::{At, Error, Result};
@@ -122,16 +122,13 @@ impl ShardScan {
                 candidates.push(std::mem::take(&mut found.scan.candidates));
             }
         }
-        let guard = ctx.reclaim.enter();
-        let keydir = if let Some(LoadedKeydir { mut keydir, seqno, keys, .. }) = self.keydir.take()
-        {
-            self.report.keys_from_snapshot = keys;
-            fold::bring_forward(&mut keydir, &candidates, seqno, &self.segments, &guard);
-            keydir
+        let fold = Fold { candidates, segments: &self.segments, reclaim: &ctx.reclaim };
+        let keydir = if let Some(loaded) = self.keydir.take() {
+            self.report.keys_from_snapshot = loaded.keys;
+            fold.bring_forward(loaded.keydir, loaded.seqno)
         } else {
-            fold::fill(&candidates, &self.segments, &ctx.reclaim, &guard)
+            fold.fill()
         };
-        drop(guard);
         (keydir, has_batches)
     }
 

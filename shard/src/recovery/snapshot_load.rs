@@ -14,7 +14,7 @@ use caskade_codec::snapshot::Snapshot;
 
 use super::scan::read_file;
 use crate::context::Context;
-use crate::keydir::{InOrder, KeydirWriter, Restore};
+use crate::keydir::{KeydirWriter, LeafByLeaf, Restore};
 use crate::location::Location;
 
 /// A keydir filled from the snapshot.
@@ -65,13 +65,20 @@ impl LoadedKeydir {
         let mut gone = Vec::new();
         for segment in &header.segments {
             let entry = manifest.segments.iter().find(|entry| entry.id == segment.id);
-            match entry.map(|entry| entry.sealed().map(|sealed| sealed.len)) {
-                Some(Some(len)) if len == segment.len => {
-                    let (slot, live_bytes) = (segment.slot, segment.live_bytes.min(len));
-                    covered.insert(segment.id, Covered { slot, live_bytes, live_records: 0 });
-                }
-                Some(_) => return Err(format!("segment {} has another length", segment.id)),
-                None => gone.push(segment.slot),
+            let Some(entry) = entry else {
+                gone.push(segment.slot);
+                continue;
+            };
+            let sealed = entry
+                .sealed()
+                .filter(|sealed| sealed.len == segment.len && sealed.max_seqno <= header.seqno);
+            if sealed.is_none() {
+                return Err(format!("segment {} is not as it was covered", segment.id));
+            }
+            let (slot, live_bytes) = (segment.slot, segment.live_bytes.min(segment.len));
+            let here = Covered { slot, live_bytes, live_records: 0 };
+            if covered.insert(segment.id, here).is_some() {
+                return Err(format!("segment {} stands there twice", segment.id));
             }
         }
         let is_gone = |location: Location| {
@@ -99,18 +106,20 @@ impl LoadedKeydir {
             let end = leaves.peek().and_then(|next| next.as_ref().ok()).map(|next| next.first_hash);
             is_table = is_table && restore.push(end, &entries);
         }
-        let restored = if is_table { restore.finish(&ctx.reclaim) } else { None };
+        let restored = Some(restore).filter(|_| is_table).and_then(|it| it.finish(&ctx.reclaim));
         let keydir = if let Some(keydir) = restored {
             keydir
         } else {
             // Any leaves are right, but those of a table serve as they are.
             let mut all = Vec::with_capacity(keys as usize);
             for entry in snapshot.leaves().flatten().flat_map(|leaf| leaf.entries) {
-                all.push(located(entry)?);
+                let (hash, location) = located(entry)?;
+                if !is_gone(location) {
+                    all.push((hash, location));
+                }
             }
-            all.retain(|&(_, location)| !is_gone(location));
             all.sort_unstable_by_key(|&(hash, _)| hash);
-            let mut table = InOrder::for_entries(keys);
+            let mut table = LeafByLeaf::for_entries(keys);
             for (hash, location) in all {
                 table.push(hash, location);
             }

@@ -1,14 +1,18 @@
 //! What a recovery makes of a directory.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use caskade_codec::hash::keydir_bits;
 use caskade_codec::ids::ShardId;
-use caskade_codec::record::Flags;
+use caskade_codec::names;
+use caskade_codec::record::{self, Flags};
+use caskade_codec::segment::HEADER_LEN;
+use caskade_codec::snapshot::{Snapshot, encode_leaf};
 
 use crate::journal::{Journal, Stretch};
-use crate::life::{Life, Meddling};
+use crate::life::{Life, Meddling, SHARD};
 use crate::storage;
 use crate::storage::sim::{Pending, Repeat, Verdict};
 use crate::write_path::{BatchName, Change, Op};
@@ -52,6 +56,99 @@ fn recovery_tells_keys_of_equal_hash_bits_apart() {
             life.prove();
         }
     }
+}
+
+/// What cannot be read may be a record of the key that is changed, or of another with the same hash
+/// bits. If the key has a record of its own, that is what a change replaces.
+#[test]
+fn a_change_replaces_its_own_record_and_no_damaged_one() {
+    for with_restart in [false, true] {
+        for delete in [false, true] {
+            let mut life = Life::new();
+            let [first, second] = colliding_keys(&life);
+            life.put(&first, "one");
+            life.put(&second, "two");
+            let id = life.seal();
+            life.shard().snapshot(&Meddling { life: &life, before_settle: || {} }).unwrap();
+            let value = HEADER_LEN + record::HEADER_LEN + first.len();
+            let path = Path::new(SHARD).join(names::segment(id));
+            life.disk.flip_bit(&path, value as u64, 0).unwrap();
+            if delete {
+                life.delete(&second);
+            } else {
+                life.put(&second, "three");
+            }
+            if with_restart {
+                life = life.reopen();
+            }
+            assert_eq!(life.shard().len(), if delete { 1 } else { 2 });
+            let guard = life.ctx.reclaim.enter();
+            let hash = life.ctx.hasher.hash(first.as_bytes());
+            let find = |key: &str| life.shard().find(&guard, hash, key.as_bytes());
+            find(&first).expect_err("its record is damaged");
+            if delete {
+                find(&second).expect_err("the damaged record may be one of it");
+            } else {
+                assert_eq!(find(&second).unwrap().unwrap().frame.value(), b"three");
+            }
+        }
+    }
+}
+
+/// What a snapshot says of lengths decides nothing.
+#[test]
+fn lengths_in_a_snapshot_are_hints() {
+    for class in [0, 3, 255] {
+        let mut life = Life::new();
+        for (key, len) in [("k", 3), ("l", 100), ("m", 2000), ("l", 300), ("n", 1)] {
+            life.put(key, &"v".repeat(len));
+        }
+        life.delete("n");
+        life.seal();
+        life.shard().snapshot(&Meddling { life: &life, before_settle: || {} }).unwrap();
+        let path = Path::new(SHARD).join(names::KEYDIR);
+        let bytes = life.disk.read_file(&path).unwrap();
+        let snapshot = Snapshot::open(&bytes).unwrap();
+        let mut changed = snapshot.header().encode();
+        for (index, leaf) in (0..).zip(snapshot.leaves()) {
+            let leaf = leaf.unwrap();
+            let of_class = |&(hash, at): &(u32, u64)| (hash, at & !(0xFF << 32) | class << 32);
+            let entries: Vec<_> = leaf.entries.iter().map(of_class).collect();
+            encode_leaf(index, leaf.first_hash, &entries, &mut changed);
+        }
+        life.disk.write_file(&path, &changed).unwrap();
+        let mut life = life.reopen();
+        life.compare();
+        life.put("k", "new");
+        life.seal();
+        let before = life.sealed();
+        life.merge(&before);
+        assert_ne!(life.sealed(), before);
+        life.prove();
+    }
+}
+
+/// They come in the order of their hashes, which is not how a table grows well.
+#[test]
+fn many_records_behind_a_small_snapshot_make_no_giant_leaf() {
+    let mut life = Life::with_segments_of(1 << 22);
+    life.put("k", "v");
+    life.seal();
+    life.shard().snapshot(&Meddling { life: &life, before_settle: || {} }).unwrap();
+    for number in 0..20_000 {
+        life.put(&format!("{number}"), "v");
+    }
+    let life = life.reopen();
+    assert_eq!(life.shard().len(), 20_001);
+    let guard = life.ctx.reclaim.enter();
+    let (mut sizes, mut next) = (Vec::new(), Some(0));
+    while let Some(from) = next {
+        let mut size = 0;
+        next = life.shard().keydir.visit_leaf(&guard, from, &mut |_, _| size += 1);
+        sizes.push(size);
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), 20_001);
+    assert!(sizes.iter().all(|size| *size <= 1024), "{sizes:?}");
 }
 
 /// A part of a batch that reaches the device and is taken back, as another shard refuses its own.

@@ -105,14 +105,19 @@ fn a_snapshot_of_something_else_is_ignored() {
         let mut header = snapshot.header().clone();
         change(&mut header);
         let mut forged = header.encode();
-        let from = forged.len();
-        forged.extend_from_slice(&bytes[from..]);
+        forged.extend_from_slice(&bytes[snapshot.header().encode().len()..]);
         opens_the_same(&rig, |disk| disk.write_file(&path, &forged).unwrap())
     };
     assert_eq!(ignored(&|_| {}), 0);
     assert_eq!(ignored(&|header| header.uuid.0[0] ^= 1), 1);
     assert_eq!(ignored(&|header| header.shard.0 += 1), 1);
     assert_eq!(ignored(&|header| header.seqno.0 += 1), 1);
+    assert_eq!(ignored(&|header| header.seqno.0 -= 1), 1, "a segment goes on behind it");
+    let twice = |header: &mut snapshot::Header| {
+        let last = *header.segments.last().unwrap();
+        header.segments.push(snapshot::Segment { slot: last.slot + 1, ..last });
+    };
+    assert_eq!(ignored(&twice), 1);
     for index in 0..snapshot.header().segments.len() {
         assert_eq!(ignored(&|header| header.segments[index].len += 8), 1);
         assert_eq!(ignored(&|header| header.segments[index].len -= 8), 1);
