@@ -148,6 +148,7 @@ impl Fold<'_> {
         }
     }
 
+    #[inline]
     fn comes_to_life(&self, candidate: &Candidate, guard: &Guard<'_>) {
         if let Some(segment) = self.segments.get(candidate.location.slot(), guard) {
             segment.usage.add(u64::from(candidate.len));
