@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use caskade::{Background, Batch, Builder, Db, Durability, Result, WriteOptions};
 use caskade_shard::storage::EntryKind;
@@ -269,10 +270,26 @@ pub(crate) fn is_alone(test: &str) -> bool {
     false
 }
 
-/// What this process holds: open files, maps, threads.
-pub(crate) fn resources() -> (usize, usize, usize) {
+/// What a process holds: open files, maps, threads.
+pub(crate) type Resources = (usize, usize, usize);
+
+/// What this process holds. The kernel lists a thread for a moment after it was joined: so this waits
+/// for what is expected, or for a while.
+pub(crate) fn resources(expected: Option<Resources>) -> Resources {
     let count = |dir: &str| std::fs::read_dir(dir).expect("there is a /proc").count();
-    let maps = std::fs::read_to_string("/proc/self/maps").expect("there is a /proc");
-    let files = maps.lines().filter(|line| line.contains(".seg") || line.contains("/db/"));
-    (count("/proc/self/fd"), files.count(), count("/proc/self/task"))
+    let now = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("there is a /proc");
+        let files = maps.lines().filter(|line| line.contains(".seg") || line.contains("/db/"));
+        (count("/proc/self/fd"), files.count(), count("/proc/self/task"))
+    };
+    if expected.is_none() {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let start = Instant::now();
+    while expected.is_some_and(|expected| now() != expected)
+        && start.elapsed() < Duration::from_secs(5)
+    {
+        std::thread::yield_now();
+    }
+    now()
 }

@@ -207,7 +207,7 @@ fn eight_threads_lose_nothing_and_leak_nothing() {
             db.close().unwrap();
         }
         drop(db);
-        let held = resources();
+        let held = resources(first.map(|(before, _)| before));
         let memory = memory();
         let (before, memory_before) = *first.get_or_insert((held, memory));
         assert_eq!(held, before, "files, maps and threads");
