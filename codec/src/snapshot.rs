@@ -346,25 +346,34 @@ pub struct Leaf {
     pub entries: Vec<(u32, u64)>,
 }
 
-/// Calls `f` with the values of a column, each after the other.
+/// Calls `f` with each entry and its value of this column.
 #[inline]
-fn for_each_value(column: &[u8], width: usize, f: impl FnMut(u32)) {
+fn fill(
+    entries: &mut [(u32, u64)],
+    column: &[u8],
+    width: usize,
+    f: impl FnMut(&mut (u32, u64), u32),
+) {
     /// The width as a constant makes a value one load or two.
     #[inline]
-    fn of_width<const WIDTH: usize>(column: &[u8], mut f: impl FnMut(u32)) {
-        for value in column.as_chunks::<WIDTH>().0 {
+    fn of_width<const WIDTH: usize>(
+        entries: &mut [(u32, u64)],
+        column: &[u8],
+        mut f: impl FnMut(&mut (u32, u64), u32),
+    ) {
+        for (entry, value) in entries.iter_mut().zip(column.as_chunks::<WIDTH>().0) {
             let mut bytes = [0; 4];
             bytes[..WIDTH].copy_from_slice(value);
-            f(u32::from_le_bytes(bytes));
+            f(entry, u32::from_le_bytes(bytes));
         }
     }
     match width {
         // All values are 0, which changes nothing.
         0 => {}
-        1 => of_width::<1>(column, f),
-        2 => of_width::<2>(column, f),
-        3 => of_width::<3>(column, f),
-        _ => of_width::<4>(column, f),
+        1 => of_width::<1>(entries, column, f),
+        2 => of_width::<2>(entries, column, f),
+        3 => of_width::<3>(entries, column, f),
+        _ => of_width::<4>(entries, column, f),
     }
 }
 
@@ -422,34 +431,26 @@ impl Leaves<'_> {
         let (slots, rest) = rest.split_at(count * widths.slot);
         let (classes, units) = rest.split_at(count * Widths::CLASS);
         let mut entries = vec![(first_hash, 0); count];
-        let (mut above, mut at) = (0, entries.iter_mut());
-        for_each_value(hashes, widths.hash, |value| {
+        let mut above = 0;
+        fill(&mut entries, hashes, widths.hash, |(hash, _), value| {
             above = above.max(value);
-            if let Some((hash, _)) = at.next() {
-                *hash = first_hash.wrapping_add(value);
-            }
+            *hash = first_hash.wrapping_add(value);
         });
         let greatest = first_hash.checked_add(above).ok_or(Fault::Field("hash"))?;
         // Slots of no width are all 0, which is none.
         let mut are_known = widths.slot > 0 || count == 0;
-        let mut at = entries.iter_mut();
-        for_each_value(slots, widths.slot, |slot| {
+        fill(&mut entries, slots, widths.slot, |(_, location), slot| {
             are_known &= self.snapshot.slots.has(slot);
-            if let Some((_, location)) = at.next() {
-                *location = u64::from(slot) << SLOT_SHIFT;
-            }
+            *location = u64::from(slot) << SLOT_SHIFT;
         });
         if !are_known {
             return Err(Fault::Field("location"));
         }
-        for ((_, location), class) in entries.iter_mut().zip(classes) {
-            *location |= u64::from(*class) << CLASS_SHIFT;
-        }
-        let mut at = entries.iter_mut();
-        for_each_value(units, widths.units, |units| {
-            if let Some((_, location)) = at.next() {
-                *location |= u64::from(units);
-            }
+        fill(&mut entries, classes, Widths::CLASS, |(_, location), class| {
+            *location |= u64::from(class) << CLASS_SHIFT;
+        });
+        fill(&mut entries, units, widths.units, |(_, location), units| {
+            *location |= u64::from(units);
         });
         Ok((entries, greatest))
     }

@@ -174,6 +174,11 @@ impl Life {
         id
     }
 
+    /// Writes a snapshot of the keydir.
+    pub(crate) fn snapshot(&self) {
+        self.shard().snapshot(&Meddling { life: self, before_settle: || {} }).unwrap();
+    }
+
     pub(crate) fn merge(&self, ids: &[SegmentId]) -> Outcome {
         self.merge_while(ids, || {})
     }

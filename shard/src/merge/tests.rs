@@ -238,7 +238,7 @@ fn an_expired_version_never_uncovers_an_older_one() {
 #[test]
 fn a_snapshot_from_before_a_merge_brings_nothing_back() {
     let around_nothing = |life: &Life| {
-        life.shard().snapshot(&Meddling { life, before_settle: || {} }).unwrap();
+        life.snapshot();
     };
     let mut life = Life::new();
     life.put("k", "v1");

@@ -12,7 +12,7 @@ use caskade_codec::segment::HEADER_LEN;
 use caskade_codec::snapshot::{Snapshot, encode_leaf};
 
 use crate::journal::{Journal, Stretch};
-use crate::life::{Life, Meddling, SHARD};
+use crate::life::{Life, SHARD};
 use crate::storage;
 use crate::storage::sim::{Pending, Repeat, Verdict};
 use crate::write_path::{BatchName, Change, Op};
@@ -40,8 +40,7 @@ fn recovery_tells_keys_of_equal_hash_bits_apart() {
             life.put(&first, "one");
             life.seal();
             if with_snapshot {
-                let around = Meddling { life: &life, before_settle: || {} };
-                life.shard().snapshot(&around).unwrap();
+                life.snapshot();
             }
             life.put(&second, "two");
             if delete {
@@ -69,7 +68,7 @@ fn a_change_replaces_its_own_record_and_no_damaged_one() {
             life.put(&first, "one");
             life.put(&second, "two");
             let id = life.seal();
-            life.shard().snapshot(&Meddling { life: &life, before_settle: || {} }).unwrap();
+            life.snapshot();
             let value = HEADER_LEN + record::HEADER_LEN + first.len();
             let path = Path::new(SHARD).join(names::segment(id));
             life.disk.flip_bit(&path, value as u64, 0).unwrap();
@@ -105,7 +104,7 @@ fn lengths_in_a_snapshot_are_hints() {
         }
         life.delete("n");
         life.seal();
-        life.shard().snapshot(&Meddling { life: &life, before_settle: || {} }).unwrap();
+        life.snapshot();
         let path = Path::new(SHARD).join(names::KEYDIR);
         let bytes = life.disk.read_file(&path).unwrap();
         let snapshot = Snapshot::open(&bytes).unwrap();
@@ -134,7 +133,7 @@ fn many_records_behind_a_small_snapshot_make_no_giant_leaf() {
     let mut life = Life::with_segments_of(1 << 22);
     life.put("k", "v");
     life.seal();
-    life.shard().snapshot(&Meddling { life: &life, before_settle: || {} }).unwrap();
+    life.snapshot();
     for number in 0..20_000 {
         life.put(&format!("{number}"), "v");
     }
