@@ -233,6 +233,7 @@ fn context(options: &Builder, meta: &StoreMeta, events: Sender<Event>) -> Contex
         shards: meta.shards,
         hasher: KeyHasher::new(&meta.secret),
         reclaim: Arc::new(Reclaim::new()),
+        leaf_memory: Arc::default(),
         poison: Poison::default(),
         config: options.config.clone(),
         events,

@@ -17,7 +17,7 @@ use std::{
 };
 
 use caskade_shard::{
-    keydir::{Keydir, KeydirWriter, keydir},
+    keydir::{Keydir, KeydirWriter, LeafMemory, keydir},
     location::Location,
     reclaim::Reclaim,
 };
@@ -72,9 +72,10 @@ struct Times {
 
 fn measure(keys: u64, keydirs: u64, threads: u64) {
     touch(keys * 24);
-    let reclaim = Arc::new(Reclaim::new());
+    let (reclaim, memory) = (Arc::new(Reclaim::new()), Arc::new(LeafMemory::default()));
     let before = anonymous_bytes();
-    let mut tables: Vec<_> = (0..keydirs).map(|_| keydir(Arc::clone(&reclaim))).collect();
+    let mut tables: Vec<_> =
+        (0..keydirs).map(|_| keydir(Arc::clone(&reclaim), Arc::clone(&memory))).collect();
 
     let start = Instant::now();
     let share = tables.len().div_ceil(threads as usize);

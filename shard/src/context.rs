@@ -10,6 +10,7 @@ use caskade_codec::ids::{ShardId, StoreUuid};
 use crossbeam_channel::Sender;
 
 use crate::error::{Error, Result};
+use crate::keydir::LeafMemory;
 use crate::reclaim::Reclaim;
 use crate::storage::{self, Storage};
 
@@ -43,6 +44,8 @@ pub struct Context {
     pub hasher: KeyHasher,
     /// Grace periods of readers.
     pub reclaim: Arc<Reclaim>,
+    /// Where the leaves of the keydirs lie.
+    pub leaf_memory: Arc<LeafMemory>,
     /// The first failure that made the disk's state unknown.
     pub poison: Poison,
     /// Sizes and bounds.
@@ -146,6 +149,7 @@ impl Context {
             shards: 1,
             hasher: KeyHasher::new(&[3; caskade_codec::hash::SECRET_LEN]),
             reclaim: Arc::new(Reclaim::new()),
+            leaf_memory: Arc::default(),
             poison: Poison::default(),
             config: Config {
                 segment_bytes_max: 4096,

@@ -43,7 +43,7 @@ fn beside<T: 'static>(
     write: impl FnOnce(&mut KeydirWriter),
 ) -> T {
     let reclaim = Arc::new(Reclaim::new());
-    let (mut writer, table) = keydir(Arc::clone(&reclaim));
+    let (mut writer, table) = keydir(Arc::clone(&reclaim), Arc::default());
     prepare(&mut writer);
     let reader = {
         let reclaim = Arc::clone(&reclaim);
@@ -188,7 +188,7 @@ fn a_growing_leaf_hides_no_entry() {
 fn a_snapshot_stays_and_readers_go_on() {
     check(|| {
         let reclaim = Arc::new(Reclaim::new());
-        let (mut writer, table) = keydir(Arc::clone(&reclaim));
+        let (mut writer, table) = keydir(Arc::clone(&reclaim), Arc::default());
         writer.insert_unique(LOW, at(1));
         let snapshot = writer.snapshot();
         let reader = {

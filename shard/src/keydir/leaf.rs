@@ -22,15 +22,19 @@
 #![expect(unsafe_code, reason = "leaves are allocated by hand and shared as tagged pointers")]
 
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    alloc::Layout,
     marker::PhantomData,
     ptr::NonNull,
-    sync::atomic::{AtomicU32 as Plain, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32 as Plain, Ordering::Relaxed},
+    },
 };
 
 use crate::{
     keydir::{
         geometry::{BUCKETS, CLASSES, SLOTS, home, used_max},
+        memory::LeafMemory,
         prefetch::prefetch_lines,
         scan::{matching, unused},
     },
@@ -51,6 +55,8 @@ pub(super) struct Header {
     count: Plain,
     /// Lanes that were ever used.
     used: Plain,
+    /// Where the block goes back to.
+    memory: Arc<LeafMemory>,
     /// Read by who uses the leaf and written by who frees it, for the model checker to compare.
     #[cfg(loom)]
     alive: loom::cell::Cell<bool>,
@@ -84,17 +90,14 @@ unsafe impl Send for OwnedLeaf {}
 
 impl OwnedLeaf {
     /// An empty leaf.
-    pub(super) fn new(class: usize, depth: u32, born: u64) -> Self {
-        let layout = layout(class);
-        // SAFETY: The layout is not empty: the header alone has 64 bytes.
-        let block = unsafe { alloc_zeroed(layout) };
-        let Some(block) = NonNull::new(block) else { handle_alloc_error(layout) };
-        let block = block.cast::<Header>();
+    pub(super) fn new(memory: &Arc<LeafMemory>, class: usize, depth: u32, born: u64) -> Self {
+        let block = memory.allocate(layout(class)).cast::<Header>();
         let header = Header {
             born,
             depth,
             count: Plain::new(0),
             used: Plain::new(0),
+            memory: Arc::clone(memory),
             #[cfg(loom)]
             alive: loom::cell::Cell::new(true),
         };
@@ -145,8 +148,10 @@ impl Drop for OwnedLeaf {
             // SAFETY: All buckets were written by `new`, and nobody else can reach them now.
             unsafe { block.add(1).cast::<Bucket>().add(bucket).drop_in_place() };
         }
-        // SAFETY: `new` allocated the block with this layout, and this is its only owner.
-        unsafe { dealloc(block.as_ptr().cast(), layout(class)) };
+        // SAFETY: `new` wrote the header, and this is its last use.
+        let header = unsafe { block.read() };
+        // SAFETY: `new` allocated the block from this memory with this layout, and this is its only owner.
+        unsafe { header.memory.free(block.cast(), layout(class)) };
     }
 }
 

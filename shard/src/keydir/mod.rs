@@ -16,6 +16,7 @@
 mod directory;
 mod geometry;
 mod leaf;
+mod memory;
 pub mod prefetch;
 mod restore;
 mod scan;
@@ -34,6 +35,7 @@ use self::{
     snapshot::Snapshots,
 };
 pub use self::{
+    memory::LeafMemory,
     restore::{LeafByLeaf, Restore},
     snapshot::Snapshot,
     writer::{Entry, KeydirWriter},
@@ -48,6 +50,7 @@ use crate::{
 /// The readers' side of a keydir.
 pub struct Keydir {
     reclaim: Arc<Reclaim>,
+    memory: Arc<LeafMemory>,
     root: Root,
     snapshots: Snapshots,
     counts: Apart<Counts>,
@@ -64,14 +67,20 @@ struct Counts {
 
 /// An empty keydir.
 #[must_use]
-pub fn keydir(reclaim: Arc<Reclaim>) -> (KeydirWriter, Arc<Keydir>) {
-    let writer = of_leaves(reclaim, 0, vec![OwnedLeaf::new(0, 0, FIRST_GENERATION)]);
+pub fn keydir(reclaim: Arc<Reclaim>, memory: Arc<LeafMemory>) -> (KeydirWriter, Arc<Keydir>) {
+    let leaf = OwnedLeaf::new(&memory, 0, 0, FIRST_GENERATION);
+    let writer = of_leaves(reclaim, memory, 0, vec![leaf]);
     let keydir = Arc::clone(writer.shared());
     (writer, keydir)
 }
 
 /// A table of these leaves, which cover all places in order, none of them deeper than `depth`.
-fn of_leaves(reclaim: Arc<Reclaim>, depth: u32, leaves: Vec<OwnedLeaf>) -> KeydirWriter {
+fn of_leaves(
+    reclaim: Arc<Reclaim>,
+    memory: Arc<LeafMemory>,
+    depth: u32,
+    leaves: Vec<OwnedLeaf>,
+) -> KeydirWriter {
     let (count, mut len, mut bytes) = (leaves.len(), 0, (size_of::<u64>() << depth) as u64);
     for leaf in &leaves {
         len += leaf.leaf().count() as u64;
@@ -79,6 +88,7 @@ fn of_leaves(reclaim: Arc<Reclaim>, depth: u32, leaves: Vec<OwnedLeaf>) -> Keydi
     }
     let keydir = Keydir {
         reclaim,
+        memory,
         root: Root::new(depth, leaves.into_iter()),
         snapshots: Snapshots::new(),
         counts: Apart(Counts { len: AtomicU64::new(len), memory_bytes: AtomicU64::new(bytes) }),

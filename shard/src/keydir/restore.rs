@@ -10,6 +10,7 @@ use crate::{
             stored,
         },
         leaf::OwnedLeaf,
+        memory::LeafMemory,
         of_leaves,
     },
     location::Location,
@@ -20,8 +21,9 @@ use crate::{
 const PLACES_PER_LEAF: usize = 64;
 
 /// The leaves so far, in the order of their ranges.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Restore {
+    memory: Arc<LeafMemory>,
     leaves: Vec<OwnedLeaf>,
     /// Where the next range begins.
     end: u64,
@@ -30,6 +32,12 @@ pub struct Restore {
 }
 
 impl Restore {
+    /// No leaves yet.
+    #[must_use]
+    pub fn new(memory: Arc<LeafMemory>) -> Self {
+        Self { memory, leaves: Vec::new(), end: 0, filled: Vec::new() }
+    }
+
     /// Adds the leaf of the hashes from where the last one ended up to `end`, or of all that are
     /// left. The entries' hashes lie in this range. False if no leaf has it.
     #[must_use]
@@ -40,7 +48,7 @@ impl Restore {
         }
         let Some(depth) = depth_of(start..self.end) else { return false };
         let class = class_for_expected(entries.len() as u64);
-        let leaf = OwnedLeaf::new(class, depth, FIRST_GENERATION);
+        let leaf = OwnedLeaf::new(&self.memory, class, depth, FIRST_GENERATION);
         let entries = entries.iter().map(|&(hash, location)| (stored(hash), location));
         leaf.leaf().fill(entries, &mut self.filled);
         self.leaves.push(leaf);
@@ -55,7 +63,7 @@ impl Restore {
         if self.end != 1 << 32 || 1_usize.checked_shl(depth)? > places_max {
             return None;
         }
-        Some(of_leaves(Arc::clone(reclaim), depth, self.leaves))
+        Some(of_leaves(Arc::clone(reclaim), self.memory, depth, self.leaves))
     }
 }
 
@@ -74,8 +82,8 @@ pub struct LeafByLeaf {
 impl LeafByLeaf {
     /// For a table of about so many entries.
     #[must_use]
-    pub fn for_entries(entries: u64) -> Self {
-        let (leaves, depth) = (Restore::default(), depth_for(entries));
+    pub fn for_entries(memory: Arc<LeafMemory>, entries: u64) -> Self {
+        let (leaves, depth) = (Restore::new(memory), depth_for(entries));
         let end = first_hash(range_at(depth, 0).end);
         Self { leaves, depth, end, entries: Vec::new() }
     }

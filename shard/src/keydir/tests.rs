@@ -36,7 +36,7 @@ fn what_threads_share_may_be_shared() {
 
 #[test]
 fn many_entries_are_found_and_absent_ones_are_not() {
-    let (mut writer, keydir) = keydir(Arc::new(Reclaim::new()));
+    let (mut writer, keydir) = keydir(Arc::default(), Arc::default());
     let count = if cfg!(miri) { 400 } else { 200_000 };
     for key in 0..count {
         let location = at(key);
@@ -64,7 +64,7 @@ fn many_entries_are_found_and_absent_ones_are_not() {
 #[test]
 fn equal_hashes_do_not_split_for_ever() {
     for (hash, count) in [(0, 600), (1, 600), (0x8000_0000, 10_000), (u32::MAX, 600)] {
-        let (mut writer, keydir) = keydir(Arc::new(Reclaim::new()));
+        let (mut writer, keydir) = keydir(Arc::default(), Arc::default());
         let count = if cfg!(miri) { 100 } else { count };
         for key in 0..count {
             writer.insert_unique(hash, at(key));
@@ -86,7 +86,7 @@ fn equal_hashes_do_not_split_for_ever() {
 
 #[test]
 fn relocation_needs_the_exact_location() {
-    let (mut writer, _) = keydir(Arc::new(Reclaim::new()));
+    let (mut writer, _) = keydir(Arc::default(), Arc::default());
     writer.insert_unique(5, at(1));
     assert!(!writer.relocate(5, at(2), at(3)));
     assert!(!writer.relocate(6, at(1), at(3)));
@@ -96,7 +96,7 @@ fn relocation_needs_the_exact_location() {
 
 #[test]
 fn a_snapshot_stays_as_it_was() {
-    let (mut writer, keydir) = keydir(Arc::new(Reclaim::new()));
+    let (mut writer, keydir) = keydir(Arc::default(), Arc::default());
     let mut model = HashMap::new();
     let count = if cfg!(miri) { 200 } else { 3000 };
     for key in 0..count {
@@ -168,7 +168,7 @@ struct Checked {
 
 impl Checked {
     fn new(hash: fn(u64) -> u32) -> Self {
-        let (writer, keydir) = keydir(Arc::new(Reclaim::new()));
+        let (writer, keydir) = keydir(Arc::default(), Arc::default());
         Self { writer, keydir, hash, model: BTreeMap::new(), snapshots: Vec::new(), version: 0 }
     }
 
@@ -331,7 +331,7 @@ proptest! {
 
 #[test]
 fn churn_at_a_constant_size_keeps_the_table_small_and_lookups_short() {
-    let (mut writer, keydir) = keydir(Arc::new(Reclaim::new()));
+    let (mut writer, keydir) = keydir(Arc::default(), Arc::default());
     let (live, rounds) = if cfg!(miri) { (100, 200) } else { (20_000, 300_000) };
     for key in 0..rounds {
         writer.insert_unique(spread(key), at(key));
@@ -346,7 +346,7 @@ fn churn_at_a_constant_size_keeps_the_table_small_and_lookups_short() {
 
 #[test]
 fn deleting_everything_gives_the_memory_back() {
-    let (mut writer, keydir) = keydir(Arc::new(Reclaim::new()));
+    let (mut writer, keydir) = keydir(Arc::default(), Arc::default());
     let count = if cfg!(miri) { 200 } else { 50_000 };
     for key in 0..count {
         writer.insert_unique(spread(key), at(key));
@@ -385,7 +385,7 @@ fn a_table_is_made_in_the_order_of_hashes() {
         hashes.sort_unstable();
         // A guess, far too low and far too high.
         for expected in [count, 0, 10 * count] {
-            let mut in_order = LeafByLeaf::for_entries(expected);
+            let mut in_order = LeafByLeaf::for_entries(Arc::default(), expected);
             for &(hash, location) in &hashes {
                 in_order.push(hash, location);
             }
@@ -410,7 +410,7 @@ fn a_table_is_made_in_the_order_of_hashes() {
 fn a_table_is_restored_from_its_leaves() {
     for count in [0, 1, 100, 5000, 300_000] {
         let count = if cfg!(miri) { count.min(100) } else { count };
-        let (mut writer, _) = keydir(Arc::new(Reclaim::new()));
+        let (mut writer, _) = keydir(Arc::default(), Arc::default());
         for key in 0..count {
             writer.insert_unique(spread(key), at(key));
         }
@@ -418,7 +418,7 @@ fn a_table_is_restored_from_its_leaves() {
         for key in (0..count).filter(|&key| spread(key) < 1 << 30) {
             writer.entry(spread(key), |l| l == at(key)).remove();
         }
-        let mut restore = Restore::default();
+        let mut restore = Restore::new(Arc::default());
         for (end, entries) in leaves_of(&mut writer) {
             assert!(restore.push(end, &entries), "{end:?}");
         }
@@ -447,7 +447,7 @@ fn a_table_is_restored_from_its_leaves() {
 #[test]
 fn ranges_that_no_leaf_has_make_no_table() {
     let restore = |ends: &[Option<u32>]| {
-        let mut restore = Restore::default();
+        let mut restore = Restore::new(Arc::default());
         ends.iter().all(|&end| restore.push(end, &[])) && restore.finish(&Arc::default()).is_some()
     };
     let half = geometry::first_hash(1 << 31).unwrap();
@@ -474,7 +474,7 @@ fn a_directory_has_as_many_places_as_its_leaves_may_have() {
         let places =
             (22..32).map(|bit| 1 << bit).chain(more.iter().map(|eighth| begin + (eighth << 28)));
         let ends = places.map(geometry::first_hash).chain([None]);
-        let mut restore = Restore::default();
+        let mut restore = Restore::new(Arc::default());
         assert!(ends.into_iter().all(|end| restore.push(end, &[])));
         restore.finish(&Arc::default()).is_some()
     };
@@ -487,10 +487,10 @@ fn a_directory_has_as_many_places_as_its_leaves_may_have() {
 #[cfg_attr(miri, ignore = "leaks on purpose")]
 fn a_leaked_snapshot_does_not_stop_reclamation_elsewhere() {
     let reclaim = Arc::new(Reclaim::new());
-    let (mut writer, _) = keydir(Arc::clone(&reclaim));
+    let (mut writer, _) = keydir(Arc::clone(&reclaim), Arc::default());
     writer.insert_unique(1, at(1));
     std::mem::forget(writer.snapshot());
-    let (mut other, _) = keydir(Arc::clone(&reclaim));
+    let (mut other, _) = keydir(Arc::clone(&reclaim), Arc::default());
     for key in 0..5000 {
         writer.insert_unique(spread(key), at(key));
         other.insert_unique(spread(key), at(key));
@@ -504,7 +504,7 @@ fn a_leaked_snapshot_does_not_stop_reclamation_elsewhere() {
 #[test]
 fn readers_see_every_stable_key_while_the_writer_works() {
     let reclaim = Arc::new(Reclaim::new());
-    let (mut writer, keydir) = keydir(Arc::clone(&reclaim));
+    let (mut writer, keydir) = keydir(Arc::clone(&reclaim), Arc::default());
     let (stable, rounds): (u64, u64) = if cfg!(miri) { (20, 60) } else { (2_000, 200_000) };
     for key in 0..stable {
         writer.insert_unique(spread(key), record(key, 0));

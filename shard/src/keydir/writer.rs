@@ -141,7 +141,7 @@ impl KeydirWriter {
         }
         let mut filled = std::mem::take(&mut self.filled);
         let leaf = self.leaf(hash);
-        let new = OwnedLeaf::new(class, leaf.depth(), self.generation);
+        let new = OwnedLeaf::new(&self.keydir.memory, class, leaf.depth(), self.generation);
         new.leaf().fill(leaf.entries(), &mut filled);
         self.filled = filled;
         self.publish(hash, new);
@@ -172,7 +172,8 @@ impl KeydirWriter {
         let mut filled = std::mem::take(&mut self.filled);
         let leaf = self.leaf(hash);
         let halves = [(low, true), (count - low, false)].map(|(entries, is_low)| {
-            let new = OwnedLeaf::new(class_for(entries + 1), depth, self.generation);
+            let class = class_for(entries + 1);
+            let new = OwnedLeaf::new(&self.keydir.memory, class, depth, self.generation);
             let half = leaf.entries().filter(|&(hash, _)| (hash < boundary) == is_low);
             new.leaf().fill(half, &mut filled);
             new

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use caskade_codec::ids::Seqno;
 
 use super::candidates::{Candidate, for_each_part};
-use crate::keydir::{KeydirWriter, LeafByLeaf};
+use crate::keydir::{KeydirWriter, LeafByLeaf, LeafMemory};
 use crate::location::Location;
 use crate::reclaim::{Guard, Reclaim};
 use crate::segment_table::SegmentTable;
@@ -20,12 +20,13 @@ pub(super) struct Fold<'a> {
     pub(super) candidates: Vec<Vec<Candidate>>,
     pub(super) segments: &'a SegmentTable,
     pub(super) reclaim: &'a Arc<Reclaim>,
+    pub(super) memory: &'a Arc<LeafMemory>,
 }
 
 impl Fold<'_> {
     /// The keydir of these records alone; counts what lives.
     pub(super) fn fill(&self) -> KeydirWriter {
-        let mut keydir = LeafByLeaf::for_entries(self.records());
+        let mut keydir = LeafByLeaf::for_entries(Arc::clone(self.memory), self.records());
         self.for_each_newest(|candidate, guard| {
             if candidate.is_put() {
                 self.comes_to_life(candidate, guard);
@@ -53,7 +54,8 @@ impl Fold<'_> {
         if records <= keydir.shared().len() {
             return keydir;
         }
-        let mut wider = LeafByLeaf::for_entries(keydir.shared().len() + records);
+        let entries = keydir.shared().len() + records;
+        let mut wider = LeafByLeaf::for_entries(Arc::clone(self.memory), entries);
         let (mut entries, mut next) = (Vec::new(), Some(0));
         while let Some(from) = next {
             let guard = self.reclaim.enter();

@@ -122,7 +122,8 @@ impl ShardScan {
                 candidates.push(std::mem::take(&mut found.scan.candidates));
             }
         }
-        let fold = Fold { candidates, segments: &self.segments, reclaim: &ctx.reclaim };
+        let (segments, reclaim, memory) = (&self.segments, &ctx.reclaim, &ctx.leaf_memory);
+        let fold = Fold { candidates, segments, reclaim, memory };
         let keydir = if let Some(loaded) = self.keydir.take() {
             self.report.keys_from_snapshot = loaded.keys;
             fold.bring_forward(loaded.keydir, loaded.seqno)

@@ -109,6 +109,8 @@ impl ListedSegments {
     pub fn read(ctx: &Context, id: ShardId) -> Result<Self> {
         let dir = ctx.path.join(names::shard(id));
         let (manifest, is_whole) = read_manifest(ctx, id, &dir)?;
+        let sealed = manifest.segments.iter().filter_map(SegmentEntry::sealed);
+        ctx.leaf_memory.expect(sealed.map(|sealed| sealed.records).sum());
         Ok(Self { id, dir, manifest, is_whole })
     }
 }

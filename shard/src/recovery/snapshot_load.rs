@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use caskade_codec::ids::{SegmentId, Seqno};
 use caskade_codec::manifest::Manifest;
@@ -89,7 +90,7 @@ impl LoadedKeydir {
         let slot_max = header.segments.last().map_or(0, |last| last.slot);
         let mut records = vec![0_u32; slot_max as usize + 1];
         let mut leaves = snapshot.leaves().peekable();
-        let (mut restore, mut is_table) = (Restore::default(), true);
+        let (mut restore, mut is_table) = (Restore::new(Arc::clone(&ctx.leaf_memory)), true);
         let (mut entries, mut keys) = (Vec::new(), 0);
         while let Some(leaf) = leaves.next() {
             let leaf = leaf.map_err(|fault| fault.to_string())?;
@@ -119,7 +120,7 @@ impl LoadedKeydir {
                 }
             }
             all.sort_unstable_by_key(|&(hash, _)| hash);
-            let mut table = LeafByLeaf::for_entries(keys);
+            let mut table = LeafByLeaf::for_entries(Arc::clone(&ctx.leaf_memory), keys);
             for (hash, location) in all {
                 table.push(hash, location);
             }

@@ -1,0 +1,379 @@
+//! Memory for the leaves of all keydirs of a store.
+//!
+//! Leaves are looked up at random and are most of what a store has in memory. From a general allocator
+//! they would come in pages of 4 KB: each a fault while a table is filled, and too many for the
+//! processor to remember where they lie. So leaves lie in chunks of the size of a large page, and the
+//! system is asked to take large pages for those that an open is going to fill. Chunks of a table that
+//! grows have small ones: a large page would be memory that nobody uses yet, and whoever touched it
+//! first would wait until 2 MB are zeroed.
+//!
+//! # Invariants
+//! 1. Each byte of a chunk is in one block that was handed out, or in one free range.
+//! 2. Free ranges of a chunk do not touch each other: neighbours are one. None reaches from one chunk
+//!    into the next, also where chunks lie side by side.
+//! 3. A chunk is mapped from before the first of its blocks is handed out until it is one free range.
+//! 4. From `clean` on, a chunk was never handed out, and so is zero.
+#![expect(unsafe_code, reason = "hands out parts of mapped memory, and takes them back")]
+
+use std::{
+    alloc::{Layout, handle_alloc_error},
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ptr::NonNull,
+    // Not the model checker's: a leaf's memory is no part of a protocol, and no step is taken inside.
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use memmap2::MmapMut;
+
+/// A large page of the processors that have pages of 4 KB.
+const CHUNK: usize = if cfg!(loom) { 64 << 10 } else { 2 << 20 };
+
+/// What an entry takes of a leaf in the mean.
+const BYTES_PER_ENTRY: usize = 15;
+
+/// Hands out memory for leaves.
+#[derive(Default)]
+pub struct LeafMemory {
+    state: Mutex<State>,
+    expected: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    /// By address.
+    chunks: BTreeMap<usize, Chunk>,
+    /// Length by address.
+    free: BTreeMap<usize, usize>,
+    /// The same: length and address.
+    by_len: BTreeSet<(usize, usize)>,
+}
+
+struct Chunk {
+    map: MmapMut,
+    /// Where in the map it begins.
+    begin: usize,
+    len: usize,
+    clean: usize,
+}
+
+impl LeafMemory {
+    /// Says that leaves for about so many entries are going to be made.
+    pub fn expect(&self, entries: u64) {
+        let entries = usize::try_from(entries).unwrap_or(usize::MAX);
+        let bytes = entries.saturating_mul(BYTES_PER_ENTRY);
+        let add = |expected: usize| Some(expected.saturating_add(bytes));
+        let _ = self.expected.fetch_update(Relaxed, Relaxed, add);
+    }
+
+    /// A block of zeros.
+    pub(super) fn allocate(&self, layout: Layout) -> NonNull<u8> {
+        assert!(layout.align() <= 64 && layout.size() > 0);
+        let len = layout.size().next_multiple_of(64);
+        let mut state = self.lock();
+        let fits = state.by_len.range((len, 0)..).next().copied();
+        let (free, at) = fits.unwrap_or_else(|| {
+            let is_large = (state.chunks.len() + 1) * CHUNK <= self.expected.load(Relaxed);
+            let chunk = Chunk::map(len, is_large).unwrap_or_else(|_| handle_alloc_error(layout));
+            state.add(chunk)
+        });
+        state.take(at, free);
+        if free > len {
+            state.put(at + len, free - len);
+        }
+        state.chunk_of(at).hand_out(at, len)
+    }
+
+    /// Takes a block back.
+    ///
+    /// # Safety
+    /// The block came from `allocate` of this memory with this layout, and nobody uses it any more.
+    pub(super) unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
+        let mut state = self.lock();
+        let unused = state.give_back(block.addr().get(), layout.size().next_multiple_of(64));
+        drop(state);
+        // Unmapping takes a while.
+        drop(unused);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Makes a new chunk one free range, and answers its length and address.
+    fn add(&mut self, mut chunk: Chunk) -> (usize, usize) {
+        let (at, len) = (chunk.address(), chunk.len);
+        self.chunks.insert(at, chunk);
+        self.put(at, len);
+        (len, at)
+    }
+
+    fn put(&mut self, at: usize, len: usize) {
+        self.free.insert(at, len);
+        self.by_len.insert((len, at));
+    }
+
+    fn take(&mut self, at: usize, len: usize) {
+        self.free.remove(&at);
+        self.by_len.remove(&(len, at));
+    }
+
+    fn chunk_of(&mut self, at: usize) -> &mut Chunk {
+        let found = self.chunks.range_mut(..=at).next_back();
+        found.expect("a block lies in a chunk").1
+    }
+
+    /// Adds a range to the free ones, and answers its chunk if nothing in it is used any more.
+    fn give_back(&mut self, mut at: usize, mut len: usize) -> Option<Chunk> {
+        if !self.chunks.contains_key(&(at + len))
+            && let Some(&behind) = self.free.get(&(at + len))
+        {
+            self.take(at + len, behind);
+            len += behind;
+        }
+        if !self.chunks.contains_key(&at)
+            && let Some((&before, &free)) = self.free.range(..at).next_back()
+            && before + free == at
+        {
+            self.take(before, free);
+            (at, len) = (before, free + len);
+        }
+        if self.chunks.get(&at).is_some_and(|chunk| chunk.len == len) {
+            return self.chunks.remove(&at);
+        }
+        self.put(at, len);
+        None
+    }
+}
+
+impl Chunk {
+    fn map(bytes: usize, is_large: bool) -> std::io::Result<Self> {
+        let len = bytes.next_multiple_of(CHUNK);
+        // Newer systems begin a map of this size where a large page can begin, and maps are placed
+        // side by side: one that is too long is rarely needed.
+        let mut map = MmapMut::map_anon(len)?;
+        if !map.as_mut_ptr().addr().is_multiple_of(CHUNK) {
+            drop(map);
+            map = MmapMut::map_anon(len + CHUNK)?;
+        }
+        let address = map.as_mut_ptr().addr();
+        let begin = address.next_multiple_of(CHUNK) - address;
+        advise(&map, begin, len, is_large);
+        Ok(Self { map, begin, len, clean: 0 })
+    }
+
+    fn address(&mut self) -> usize {
+        self.map.as_mut_ptr().addr() + self.begin
+    }
+
+    /// The memory of a range that was free, as zeros.
+    fn hand_out(&mut self, at: usize, len: usize) -> NonNull<u8> {
+        let offset = at - self.address();
+        assert!(offset + len <= self.len, "a block lies in its chunk");
+        // SAFETY: The map is longer than `begin` and the chunk together, of which this is a part.
+        let block = unsafe { self.map.as_mut_ptr().add(self.begin + offset) };
+        let used = self.clean.saturating_sub(offset).min(len);
+        // SAFETY: The block lies in the map (asserted), which lives as long as its blocks (invariant 3),
+        // and nobody else has it: it was free (invariant 1).
+        unsafe { block.write_bytes(0, used) };
+        self.clean = self.clean.max(offset + len);
+        NonNull::new(block).expect("a map is not at address 0")
+    }
+}
+
+/// Says which pages the system is to take. Whatever it answers, the memory serves.
+fn advise(map: &MmapMut, begin: usize, len: usize, is_large: bool) {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    {
+        use memmap2::Advice::{HugePage, NoHugePage};
+        let _ = map.advise_range(if is_large { HugePage } else { NoHugePage }, begin, len);
+    }
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    let _ = (map, begin, len, is_large);
+}
+
+impl fmt::Debug for LeafMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("LeafMemory")
+            .field("chunks", &state.chunks.len())
+            .field("free_bytes", &state.free.values().sum::<usize>())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn layout(lines: usize) -> Layout {
+        Layout::from_size_align(lines * 64, 64).unwrap()
+    }
+
+    /// A block that is filled with its mark.
+    struct Block<'a> {
+        memory: &'a LeafMemory,
+        begin: NonNull<u8>,
+        layout: Layout,
+        mark: u8,
+    }
+
+    impl<'a> Block<'a> {
+        fn new(memory: &'a LeafMemory, lines: usize, mark: u8) -> Self {
+            let layout = layout(lines);
+            let block = memory.allocate(layout);
+            assert!(block.addr().get().is_multiple_of(64));
+            let new = Self { memory, begin: block, layout, mark };
+            assert!(new.bytes().iter().all(|&byte| byte == 0), "a block of zeros");
+            // SAFETY: The block is this long, and ours.
+            unsafe { block.write_bytes(mark, layout.size()) };
+            new
+        }
+
+        fn bytes(&self) -> &[u8] {
+            // SAFETY: The block is this long, ours, and initialised.
+            unsafe { std::slice::from_raw_parts(self.begin.as_ptr(), self.layout.size()) }
+        }
+    }
+
+    impl Drop for Block<'_> {
+        fn drop(&mut self) {
+            assert!(self.bytes().iter().all(|&byte| byte == self.mark), "nobody wrote here");
+            // SAFETY: It came from there with this layout, and is not used any more.
+            unsafe { self.memory.free(self.begin, self.layout) };
+        }
+    }
+
+    fn chunks(memory: &LeafMemory) -> usize {
+        memory.lock().chunks.len()
+    }
+
+    /// The invariants, given how many bytes are handed out.
+    fn check(memory: &LeafMemory, used: usize) {
+        let state = memory.lock();
+        assert!(state.free.iter().map(|(&at, &len)| (len, at)).eq({
+            let mut by_address: Vec<_> = state.by_len.iter().copied().collect();
+            by_address.sort_by_key(|&(_, at)| at);
+            by_address
+        }));
+        let mut end = 0;
+        for (&at, &len) in &state.free {
+            assert!(at > end || at == end && state.chunks.contains_key(&at), "neighbours are one");
+            end = at + len;
+            let (&begin, chunk) = state.chunks.range(..=at).next_back().unwrap();
+            assert!(end <= begin + chunk.len, "in one chunk");
+            assert!(len < chunk.len, "a chunk without a block");
+        }
+        let all: usize = state.chunks.values().map(|chunk| chunk.len).sum();
+        assert_eq!(all - state.free.values().sum::<usize>(), used);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 2 } else { 64 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        /// Blocks are zeros, nobody else's, and leave nothing behind.
+        #[test]
+        fn blocks_are_ones_own(
+            steps in prop::collection::vec((any::<bool>(), 1..400_usize, any::<prop::sample::Index>()),
+                if cfg!(miri) { 20 } else { 1000 }),
+        ) {
+            let memory = LeafMemory::default();
+            let (mut blocks, mut used) = (Vec::new(), 0);
+            for (number, (is_new, lines, index)) in steps.into_iter().enumerate() {
+                if is_new || blocks.is_empty() {
+                    // Now and then one that needs more than a chunk.
+                    let lines = if lines == 1 { CHUNK / 64 + 1 } else { lines };
+                    blocks.push(Block::new(&memory, lines, number as u8 | 1));
+                    used += lines * 64;
+                } else {
+                    used -= blocks.swap_remove(index.index(blocks.len())).layout.size();
+                }
+                check(&memory, used);
+            }
+            drop(blocks);
+            prop_assert_eq!(chunks(&memory), 0);
+        }
+    }
+
+    #[test]
+    fn a_block_takes_the_smallest_room_that_fits() {
+        let memory = LeafMemory::default();
+        let mut blocks: Vec<_> =
+            [9, 1, 5, 1, 7, 1].map(|lines| Block::new(&memory, lines, 3)).into();
+        let five = blocks[2].begin;
+        for index in [4, 2, 0] {
+            drop(blocks.remove(index));
+        }
+        assert_eq!(Block::new(&memory, 4, 3).begin, five);
+        assert_eq!(Block::new(&memory, 5, 3).begin, five);
+    }
+
+    #[test]
+    fn chunks_begin_where_a_large_page_can_and_are_used_up() {
+        let memory = LeafMemory::default();
+        let blocks: Vec<_> = (0..4 * CHUNK / 4096).map(|_| Block::new(&memory, 64, 1)).collect();
+        assert_eq!(chunks(&memory), 4);
+        assert!(memory.lock().chunks.keys().all(|at| at.is_multiple_of(CHUNK)));
+        drop(blocks);
+        assert_eq!(chunks(&memory), 0);
+    }
+
+    /// What the system says of the mapping at this address.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn flags(address: usize) -> String {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut is_here = false;
+        for line in maps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            if let Some((begin, end)) = range
+                && let (Ok(begin), Ok(end)) =
+                    (usize::from_str_radix(begin, 16), usize::from_str_radix(end, 16))
+            {
+                is_here = (begin..end).contains(&address);
+            } else if is_here && let Some(flags) = line.strip_prefix("VmFlags:") {
+                return format!("{flags} ");
+            }
+        }
+        panic!("no mapping there");
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn large_pages_are_asked_for_where_they_are_going_to_be_filled() {
+        if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+            eprintln!("skipped: this system has no large pages");
+            return;
+        }
+        let memory = LeafMemory::default();
+        // Two chunks and a half.
+        memory.expect((5 * CHUNK / 2 / BYTES_PER_ENTRY) as u64);
+        let blocks: Vec<_> = (0..4).map(|_| Block::new(&memory, CHUNK / 64, 1)).collect();
+        let asked: Vec<_> = blocks
+            .iter()
+            .map(|block| {
+                let flags = flags(block.begin.addr().get());
+                (flags.contains(" hg "), flags.contains(" nh "))
+            })
+            .collect();
+        assert_eq!(asked, [(true, false), (true, false), (false, true), (false, true)]);
+    }
+
+    #[test]
+    fn what_is_expected_is_counted_without_overflow() {
+        let memory = LeafMemory::default();
+        memory.expect(u64::MAX);
+        memory.expect(1);
+        drop(Block::new(&memory, 1, 1));
+    }
+}
