@@ -220,7 +220,6 @@ impl Shard {
         key: &[u8],
     ) -> Candidate<'g> {
         let segment = self.segment_of(guard, location);
-        segment.prefetch(location);
         match segment.put_of(location.offset(), key) {
             Some(frame) => Candidate::Record(Found { segment, location, frame }),
             None => Self::look_closer(segment, location, key),
