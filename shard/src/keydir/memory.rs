@@ -27,10 +27,9 @@ use std::{
     },
 };
 
-use memmap2::MmapMut;
+use crate::storage::pages::{LARGE_PAGE, Pages};
 
-/// A large page of the processors that have pages of 4 KB.
-const CHUNK: usize = if cfg!(loom) { 64 << 10 } else { 2 << 20 };
+const CHUNK: usize = LARGE_PAGE;
 
 /// What an entry takes of a leaf in the mean.
 const BYTES_PER_ENTRY: usize = 15;
@@ -53,10 +52,8 @@ struct State {
 }
 
 struct Chunk {
-    map: MmapMut,
-    /// Where in the map it begins.
-    begin: usize,
-    len: usize,
+    pages: Pages,
+    /// How much of it was ever handed out.
     clean: usize,
 }
 
@@ -106,8 +103,8 @@ impl LeafMemory {
 
 impl State {
     /// Makes a new chunk one free range, and answers its length and address.
-    fn add(&mut self, mut chunk: Chunk) -> (usize, usize) {
-        let (at, len) = (chunk.address(), chunk.len);
+    fn add(&mut self, chunk: Chunk) -> (usize, usize) {
+        let (at, len) = (chunk.address(), chunk.pages.len());
         self.chunks.insert(at, chunk);
         self.put(at, len);
         (len, at)
@@ -121,6 +118,11 @@ impl State {
     fn take(&mut self, at: usize, len: usize) {
         self.free.remove(&at);
         self.by_len.remove(&(len, at));
+    }
+
+    /// How many chunks have large pages, if the system gave any.
+    fn large(&self) -> usize {
+        self.chunks.values().filter(|chunk| chunk.pages.are_large()).count()
     }
 
     fn chunk_of(&mut self, at: usize) -> &mut Chunk {
@@ -143,7 +145,7 @@ impl State {
             self.take(before, free);
             (at, len) = (before, free + len);
         }
-        if self.chunks.get(&at).is_some_and(|chunk| chunk.len == len) {
+        if self.chunks.get(&at).is_some_and(|chunk| chunk.pages.len() == len) {
             return self.chunks.remove(&at);
         }
         self.put(at, len);
@@ -153,48 +155,25 @@ impl State {
 
 impl Chunk {
     fn map(bytes: usize, is_large: bool) -> std::io::Result<Self> {
-        let len = bytes.next_multiple_of(CHUNK);
-        // Newer systems begin a map of this size where a large page can begin, and maps are placed
-        // side by side: one that is too long is rarely needed.
-        let mut map = MmapMut::map_anon(len)?;
-        if !map.as_mut_ptr().addr().is_multiple_of(CHUNK) {
-            drop(map);
-            map = MmapMut::map_anon(len + CHUNK)?;
-        }
-        let address = map.as_mut_ptr().addr();
-        let begin = address.next_multiple_of(CHUNK) - address;
-        advise(&map, begin, len, is_large);
-        Ok(Self { map, begin, len, clean: 0 })
+        Ok(Self { pages: Pages::map(bytes.next_multiple_of(CHUNK), is_large)?, clean: 0 })
     }
 
-    fn address(&mut self) -> usize {
-        self.map.as_mut_ptr().addr() + self.begin
+    fn address(&self) -> usize {
+        self.pages.as_mut_ptr().addr()
     }
 
     /// The memory of a range that was free, as zeros.
     fn hand_out(&mut self, at: usize, len: usize) -> NonNull<u8> {
         let offset = at - self.address();
-        assert!(offset + len <= self.len, "a block lies in its chunk");
-        // SAFETY: The map is longer than `begin` and the chunk together, of which this is a part.
-        let block = unsafe { self.map.as_mut_ptr().add(self.begin + offset) };
+        assert!(offset + len <= self.pages.len(), "a block lies in its chunk");
+        let block = self.pages.as_mut_ptr().wrapping_add(offset);
         let used = self.clean.saturating_sub(offset).min(len);
-        // SAFETY: The block lies in the map (asserted), which lives as long as its blocks (invariant 3),
-        // and nobody else has it: it was free (invariant 1).
+        // SAFETY: The block lies in the chunk (asserted), which is mapped as long as it has blocks
+        // (invariant 3), and nobody else has it: it was free (invariant 1).
         unsafe { block.write_bytes(0, used) };
         self.clean = self.clean.max(offset + len);
-        NonNull::new(block).expect("a map is not at address 0")
+        NonNull::new(block).expect("nothing is mapped at address 0")
     }
-}
-
-/// Says which pages the system is to take. Whatever it answers, the memory serves.
-fn advise(map: &MmapMut, begin: usize, len: usize, is_large: bool) {
-    #[cfg(all(target_os = "linux", not(miri)))]
-    {
-        use memmap2::Advice::{HugePage, NoHugePage};
-        let _ = map.advise_range(if is_large { HugePage } else { NoHugePage }, begin, len);
-    }
-    #[cfg(not(all(target_os = "linux", not(miri))))]
-    let _ = (map, begin, len, is_large);
 }
 
 impl fmt::Debug for LeafMemory {
@@ -202,6 +181,7 @@ impl fmt::Debug for LeafMemory {
         let state = self.lock();
         f.debug_struct("LeafMemory")
             .field("chunks", &state.chunks.len())
+            .field("large", &state.large())
             .field("free_bytes", &state.free.values().sum::<usize>())
             .finish_non_exhaustive()
     }
@@ -268,10 +248,10 @@ mod tests {
             assert!(at > end || at == end && state.chunks.contains_key(&at), "neighbours are one");
             end = at + len;
             let (&begin, chunk) = state.chunks.range(..=at).next_back().unwrap();
-            assert!(end <= begin + chunk.len, "in one chunk");
-            assert!(len < chunk.len, "a chunk without a block");
+            assert!(end <= begin + chunk.pages.len(), "in one chunk");
+            assert!(len < chunk.pages.len(), "a chunk without a block");
         }
-        let all: usize = state.chunks.values().map(|chunk| chunk.len).sum();
+        let all: usize = state.chunks.values().map(|chunk| chunk.pages.len()).sum();
         assert_eq!(all - state.free.values().sum::<usize>(), used);
     }
 
@@ -329,44 +309,18 @@ mod tests {
         assert_eq!(chunks(&memory), 0);
     }
 
-    /// What the system says of the mapping at this address.
-    #[cfg(all(target_os = "linux", not(miri)))]
-    fn flags(address: usize) -> String {
-        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let mut is_here = false;
-        for line in maps.lines() {
-            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-            if let Some((begin, end)) = range
-                && let (Ok(begin), Ok(end)) =
-                    (usize::from_str_radix(begin, 16), usize::from_str_radix(end, 16))
-            {
-                is_here = (begin..end).contains(&address);
-            } else if is_here && let Some(flags) = line.strip_prefix("VmFlags:") {
-                return format!("{flags} ");
-            }
-        }
-        panic!("no mapping there");
-    }
-
     #[test]
-    #[cfg(all(target_os = "linux", not(miri)))]
-    fn large_pages_are_asked_for_where_they_are_going_to_be_filled() {
-        if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
-            eprintln!("skipped: this system has no large pages");
-            return;
-        }
+    fn chunks_that_are_going_to_be_filled_have_large_pages() {
         let memory = LeafMemory::default();
-        // Two chunks and a half.
-        memory.expect((5 * CHUNK / 2 / BYTES_PER_ENTRY) as u64);
-        let blocks: Vec<_> = (0..4).map(|_| Block::new(&memory, CHUNK / 64, 1)).collect();
-        let asked: Vec<_> = blocks
-            .iter()
-            .map(|block| {
-                let flags = flags(block.begin.addr().get());
-                (flags.contains(" hg "), flags.contains(" nh "))
-            })
-            .collect();
-        assert_eq!(asked, [(true, false), (true, false), (false, true), (false, true)]);
+        let two_and_a_half = (5 * CHUNK / 2 / BYTES_PER_ENTRY) as u64;
+        memory.expect(two_and_a_half / 2);
+        memory.expect(two_and_a_half / 2);
+        let mut blocks = Vec::new();
+        for (chunks, large) in [(1, 1), (2, 2), (3, 2), (4, 2)] {
+            blocks.push(Block::new(&memory, CHUNK / 64, 1));
+            let state = memory.lock();
+            assert_eq!((state.chunks.len(), state.large()), (chunks, large));
+        }
     }
 
     #[test]

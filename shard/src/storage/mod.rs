@@ -30,6 +30,7 @@
 //! A sync that failed is therefore never repeated.
 
 mod map;
+pub(crate) mod pages;
 mod real;
 mod replace;
 #[cfg(any(test, feature = "sim"))]

@@ -1,0 +1,120 @@
+//! Memory from the system, apart from any allocator.
+
+use std::{fmt, io};
+
+use memmap2::{MmapMut, MmapRaw};
+
+/// Bytes of a large page, where processors have small ones of 4 KB.
+pub(crate) const LARGE_PAGE: usize = 2 << 20;
+
+/// Memory that begins where a large page can begin, zero until it is written to. It does not move.
+pub(crate) struct Pages {
+    map: MmapRaw,
+    /// Where in the map it begins.
+    begin: usize,
+    len: usize,
+    are_large: bool,
+}
+
+impl Pages {
+    /// Takes `len` bytes. `are_large` says whether they are worth large pages, which the system gives
+    /// if it has any; otherwise memory is taken as it is touched, a small page at a time.
+    pub(crate) fn map(len: usize, are_large: bool) -> io::Result<Self> {
+        // Newer systems begin a map of this size where a large page can, and place maps side by side:
+        // one that is longer is rarely needed.
+        let mut map = MmapRaw::from(MmapMut::map_anon(len)?);
+        if !map.as_ptr().addr().is_multiple_of(LARGE_PAGE) {
+            drop(map);
+            map = MmapRaw::from(MmapMut::map_anon(len + LARGE_PAGE)?);
+        }
+        let address = map.as_ptr().addr();
+        let begin = address.next_multiple_of(LARGE_PAGE) - address;
+        let pages = Self { map, begin, len, are_large };
+        pages.advise();
+        Ok(pages)
+    }
+
+    /// The first byte.
+    pub(crate) fn as_mut_ptr(&self) -> *mut u8 {
+        self.map.as_mut_ptr().wrapping_add(self.begin)
+    }
+
+    /// How many bytes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether they were said to be worth large pages.
+    pub(crate) fn are_large(&self) -> bool {
+        self.are_large
+    }
+
+    /// Whatever the system answers, the memory serves.
+    fn advise(&self) {
+        #[cfg(all(target_os = "linux", not(miri)))]
+        {
+            use memmap2::Advice::{HugePage, NoHugePage};
+            let advice = if self.are_large { HugePage } else { NoHugePage };
+            let _ = self.map.advise_range(advice, self.begin, self.len);
+        }
+    }
+}
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_begins_where_a_large_page_can() {
+        let all: Vec<_> = (1..9)
+            .map(|number| Pages::map(number % 3 * LARGE_PAGE + 4096, number % 2 == 0).unwrap())
+            .collect();
+        for pages in &all {
+            assert!(pages.as_mut_ptr().addr().is_multiple_of(LARGE_PAGE));
+            assert!(pages.begin + pages.len() <= pages.map.len());
+        }
+    }
+
+    /// What the system says of the mapping at this address.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn flags(address: usize) -> String {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut is_here = false;
+        for line in maps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let number = |digits| usize::from_str_radix(digits, 16).ok();
+            if let Some((begin, end)) = range.and_then(|(a, b)| Some((number(a)?, number(b)?))) {
+                is_here = (begin..end).contains(&address);
+            } else if is_here && let Some(flags) = line.strip_prefix("VmFlags:") {
+                return format!("{flags} ");
+            }
+        }
+        panic!("no mapping there");
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn large_pages_are_asked_for_or_refused() {
+        if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+            eprintln!("skipped: this system has no large pages");
+            return;
+        }
+        for are_large in [true, false] {
+            let pages = Pages::map(2 * LARGE_PAGE, are_large).unwrap();
+            for address in [pages.as_mut_ptr().addr(), pages.as_mut_ptr().addr() + pages.len() - 1]
+            {
+                let flags = flags(address);
+                assert_eq!(
+                    (flags.contains(" hg "), flags.contains(" nh ")),
+                    (are_large, !are_large)
+                );
+            }
+        }
+    }
+}
