@@ -50,7 +50,7 @@ impl Store {
     /// The record, where a glimpse at `guess` was not enough, unless it is expired.
     fn find_other<'g>(
         &self,
-        shard: &Shard,
+        shard: &'g Shard,
         guard: &'g Guard<'_>,
         guess: Location,
         hash: u64,

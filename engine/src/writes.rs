@@ -191,7 +191,7 @@ impl Store {
     )]
     pub(crate) fn find_unexpired<'g>(
         &self,
-        shard: &Shard,
+        shard: &'g Shard,
         guard: &'g Guard<'_>,
         hash: u64,
         key: &[u8],

@@ -87,7 +87,7 @@ impl Shard {
     /// the processor gets on to the next lookup while this one still waits for memory.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see above")]
-    pub fn glimpse<'g>(&self, guard: &'g Guard<'_>, hash: u64, key: &[u8]) -> Glimpse<'g> {
+    pub fn glimpse<'g>(&'g self, guard: &'g Guard<'_>, hash: u64, key: &[u8]) -> Glimpse<'g> {
         let Some(location) = self.keydir.candidates(guard, keydir_bits(hash)).next() else {
             return Glimpse::Nothing;
         };
@@ -107,7 +107,7 @@ impl Shard {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "as for `glimpse`")]
     pub fn glimpse_at<'g>(
-        &self,
+        &'g self,
         guard: &'g Guard<'_>,
         location: Location,
         key: &[u8],
@@ -120,7 +120,7 @@ impl Shard {
     /// The newest record of `key`, verified; expired ones too.
     #[inline]
     pub fn find<'g>(
-        &self,
+        &'g self,
         guard: &'g Guard<'_>,
         hash: u64,
         key: &[u8],
@@ -134,7 +134,7 @@ impl Shard {
 
     #[inline(never)]
     fn find_thoroughly<'g>(
-        &self,
+        &'g self,
         guard: &'g Guard<'_>,
         hash: u64,
         key: &[u8],
@@ -167,7 +167,7 @@ impl Shard {
     /// As [`Shard::find`], where a glimpse at `guess` was not enough. The guard is the same.
     #[inline(never)]
     pub fn find_guessed<'g>(
-        &self,
+        &'g self,
         guard: &'g Guard<'_>,
         guess: Location,
         hash: u64,
@@ -191,7 +191,7 @@ impl Shard {
     }
 
     /// The record at a location that the keydir named under this guard, verified.
-    pub fn record_at<'g>(&self, guard: &'g Guard<'_>, location: Location) -> Result<Found<'g>> {
+    pub fn record_at<'g>(&'g self, guard: &'g Guard<'_>, location: Location) -> Result<Found<'g>> {
         Found::verified(self.segment_of(guard, location), location)
     }
 
@@ -201,7 +201,7 @@ impl Shard {
         clippy::inline_always,
         reason = "the read path is one function: results stay in registers"
     )]
-    fn segment_of<'g>(&self, guard: &'g Guard<'_>, location: Location) -> &'g Segment {
+    fn segment_of<'g>(&'g self, guard: &'g Guard<'_>, location: Location) -> &'g Segment {
         self.segments.get(location.slot(), guard).expect(
             "a segment stays in the table for a grace period after the keydir names it no longer",
         )
@@ -214,7 +214,7 @@ impl Shard {
         reason = "the read path is one function: results stay in registers"
     )]
     pub(crate) fn look_at<'g>(
-        &self,
+        &'g self,
         guard: &'g Guard<'_>,
         location: Location,
         key: &[u8],

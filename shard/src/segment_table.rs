@@ -5,14 +5,16 @@
 //! Invariants:
 //! - A block of slots, once allocated, stays until the table is dropped.
 //! - A filled slot holds one reference count of an `Arc<Segment>`. A removed segment stays in its
-//!   slot for a grace period, so that a reader with an old location still finds it; then its count
-//!   is given back, and only then may the slot be used again.
-//! - Who has no location and looks at all slots may come upon a segment whose grace period is over.
-//!   It looks under the lock, and a segment leaves its slot under the lock.
+//!   slot for a grace period, so that a reader with an old location still finds it; only then may the
+//!   slot be used again.
+//! - What left its slot keeps its count for a second grace period: for a reader that looked into the
+//!   slot without such a location, just before.
+//! - Who looks at all slots does so without a guard, under the lock, and a segment leaves its slot under
+//!   the lock.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::reclaim::{Guard, Reclaim};
 use crate::segment::Segment;
@@ -44,11 +46,16 @@ struct FreeSlots {
 struct Removed {
     slot: u32,
     cells: Arc<Cells>,
+    /// It waits there itself, and there may be no reader left to wait for.
+    reclaim: Weak<Reclaim>,
 }
 
 impl Drop for Removed {
     fn drop(&mut self) {
-        self.cells.clear(self.slot);
+        let segment = self.cells.clear(self.slot);
+        if let (Some(segment), Some(reclaim)) = (segment, self.reclaim.upgrade()) {
+            reclaim.retire(Box::new(segment));
+        }
     }
 }
 
@@ -76,20 +83,17 @@ impl Cells {
         if start.is_null() { None } else { Some(unsafe { &*start.add(index) }) }
     }
 
-    fn clear(&self, slot: u32) {
+    /// Takes a segment out of its slot, which may be used again. Readers may still be in it.
+    fn clear(&self, slot: u32) -> Option<Arc<Segment>> {
         let mut free = self.free();
-        let Some(cell) = self.cell(slot) else { return };
-        let old = cell.swap(ptr::null_mut(), Ordering::AcqRel);
-        if !old.is_null() {
-            // SAFETY: the pointer came from `Arc::into_raw` in `insert`, and the swap made us the only
-            // owner of that count. Nobody uses the pointer without a count of their own: the grace
-            // period is over, so that no reader with a location has it, and whoever goes through all
-            // slots does so under the lock, which is held here.
-            let segment = unsafe { Arc::from_raw(old.cast_const()) };
-            free.returned.push(slot);
-            drop(free);
-            drop(segment);
+        let old = self.cell(slot)?.swap(ptr::null_mut(), Ordering::AcqRel);
+        if old.is_null() {
+            return None;
         }
+        free.returned.push(slot);
+        // SAFETY: the pointer came from `Arc::into_raw` in `insert`, and the swap made us the only owner
+        // of that count. Whoever goes through all slots uses it under the lock only, which is held here.
+        Some(unsafe { Arc::from_raw(old.cast_const()) })
     }
 }
 
@@ -141,24 +145,36 @@ impl SegmentTable {
 
     /// Lets a segment go after a grace period. The keydir names it no longer.
     pub fn remove(&self, slot: u32) {
-        self.reclaim.retire(Box::new(Removed { slot, cells: Arc::clone(&self.cells) }));
+        let (cells, reclaim) = (Arc::clone(&self.cells), Arc::downgrade(&self.reclaim));
+        self.reclaim.retire(Box::new(Removed { slot, cells, reclaim }));
     }
 
-    /// The segment in `slot`, for as long as the guard lives. The keydir named the slot under this
-    /// guard, or nobody removes the segment.
+    /// The segment in `slot`, for as long as the guard and the table live. If the keydir named the slot
+    /// under this guard, it is the segment that was meant.
+    ///
+    /// # Panics
+    /// If the guard is of another [`Reclaim`].
     #[inline]
-    pub fn get<'g>(&self, slot: u32, _guard: &'g Guard<'_>) -> Option<&'g Segment> {
-        let pointer = self.cells.cell(slot)?.load(Ordering::Acquire);
-        // SAFETY: a segment's count is given back only after every guard is gone that was there
-        // when it was removed (`Reclaim`), which is after the keydir named it last.
-        unsafe { pointer.as_ref() }
+    pub fn get<'g>(&'g self, slot: u32, guard: &'g Guard<'_>) -> Option<&'g Segment> {
+        // SAFETY: the table has a count of the segment while it is in its slot, and gives it back only
+        // after every guard is gone that was there when it left (`Reclaim`), or at its own end.
+        unsafe { self.pointer(slot, guard)?.as_ref() }
     }
 
     /// The same, kept alive by a reference of its own.
-    pub fn share(&self, slot: u32, _guard: &Guard<'_>) -> Option<Arc<Segment>> {
-        let pointer = self.cells.cell(slot)?.load(Ordering::Acquire);
+    ///
+    /// # Panics
+    /// If the guard is of another [`Reclaim`].
+    pub fn share(&self, slot: u32, guard: &Guard<'_>) -> Option<Arc<Segment>> {
+        let pointer = self.pointer(slot, guard)?;
         // SAFETY: as in `get`: the table's own count can't be given back while the guard lives.
         (!pointer.is_null()).then(|| unsafe { one_more(pointer) })
+    }
+
+    #[inline]
+    fn pointer(&self, slot: u32, guard: &Guard<'_>) -> Option<*mut Segment> {
+        assert!(guard.belongs_to(&self.reclaim), "a guard of another store");
+        Some(self.cells.cell(slot)?.load(Ordering::Acquire))
     }
 
     /// Visits all segments that a location may name now. The visitor makes no other use of the table.
@@ -232,23 +248,66 @@ mod tests {
     use super::*;
     use crate::location::Location;
     use crate::segment::Identity;
-    use crate::storage::MapMode;
     use crate::storage::sim::SimDisk;
+    use crate::storage::{File, MapMode};
+
+    fn file() -> Arc<dyn File> {
+        let disk = SimDisk::new(1);
+        let file = disk.storage().create(Path::new("/segment")).unwrap();
+        file.write_all_at(&[0; 64], 0).unwrap();
+        file
+    }
+
+    fn segment(file: &dyn File, id: u64, slot: u32) -> Arc<Segment> {
+        let map = file.map(64, MapMode::Read).unwrap();
+        let (shard, role, path) = (ShardId(0), Role::Log, PathBuf::from(id.to_string()));
+        let identity = Identity { shard, id: SegmentId(id), slot, role, salt: 0, path };
+        Arc::new(Segment::new(identity, map, 64))
+    }
+
+    #[test]
+    fn who_looks_into_a_slot_by_chance_keeps_what_was_there() {
+        let (file, reclaim) = (file(), Arc::new(Reclaim::new()));
+        let table = SegmentTable::new(Arc::clone(&reclaim));
+        let slot = table.reserve();
+        table.insert(segment(&*file, 1, slot));
+        let kept = Arc::downgrade(&table.all()[0]);
+        let before = reclaim.enter();
+        table.remove(slot);
+        reclaim.collect();
+        // No location names the slot any more, but it is not empty yet.
+        let by_chance = reclaim.enter();
+        assert_eq!(table.get(slot, &by_chance).unwrap().id, SegmentId(1));
+        drop(before);
+        for _ in 0..5 {
+            reclaim.collect();
+        }
+        assert!(kept.upgrade().is_some());
+        drop(by_chance);
+        for _ in 0..2 {
+            reclaim.collect();
+        }
+        assert!(kept.upgrade().is_none());
+        assert_eq!(table.reserve(), slot);
+    }
+
+    #[test]
+    fn what_was_removed_goes_with_the_reclaim_too() {
+        let (file, reclaim) = (file(), Arc::new(Reclaim::new()));
+        let table = SegmentTable::new(Arc::clone(&reclaim));
+        let slot = table.reserve();
+        table.insert(segment(&*file, 1, slot));
+        let kept = Arc::downgrade(&table.all()[0]);
+        table.remove(slot);
+        drop((table, reclaim));
+        assert!(kept.upgrade().is_none());
+    }
 
     /// Segments come and go, freed at once, while others go through all that are there.
     #[test]
     fn whoever_lists_segments_keeps_what_it_found() {
         const ROUNDS: u64 = if cfg!(miri) { 20 } else { 20_000 };
-        let disk = SimDisk::new(1);
-        let storage = disk.storage();
-        let file = storage.create(Path::new("/segment")).unwrap();
-        file.write_all_at(&[0; 64], 0).unwrap();
-        let make = |id: u64, slot: u32| {
-            let map = file.map(64, MapMode::Read).unwrap();
-            let (shard, role, path) = (ShardId(0), Role::Log, PathBuf::from(id.to_string()));
-            let identity = Identity { shard, id: SegmentId(id), slot, role, salt: 0, path };
-            Arc::new(Segment::new(identity, map, 64))
-        };
+        let file = file();
         let reclaim = Arc::new(Reclaim::new());
         let table = SegmentTable::new(Arc::clone(&reclaim));
         let is_over = AtomicBool::new(false);
@@ -273,7 +332,7 @@ mod tests {
             scope.spawn(list);
             for id in 0..ROUNDS {
                 let slot = table.reserve();
-                table.insert(make(id, slot));
+                table.insert(segment(&*file, id, slot));
                 table.remove(slot);
                 reclaim.collect();
             }

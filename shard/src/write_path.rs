@@ -518,7 +518,7 @@ impl Shard {
     /// The entry of a key, and its record.
     #[inline]
     fn entry<'k, 'g>(
-        &self,
+        &'g self,
         guard: &'g Guard<'_>,
         keydir: &'k mut KeydirWriter,
         op: &Op<'_>,
