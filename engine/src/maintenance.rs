@@ -64,6 +64,8 @@ struct Todo {
     /// When a segment expires as a whole, on the wall clock.
     expiry_at: Option<u64>,
     retry_at: Option<Duration>,
+    /// When to free what readers may have held, if nobody did meanwhile.
+    collect_at: Option<Duration>,
     is_closing: bool,
 }
 
@@ -135,14 +137,24 @@ impl Maintenance {
         }
         let storage = &self.store.ctx.storage;
         let (now, wall) = (storage.monotonic(), storage.wall_ms());
-        let todo = self.todo();
+        let mut todo = self.todo();
+        if self.store.ctx.reclaim.pending() > 0 {
+            todo.collect_at.get_or_insert(now + RETRY);
+        }
         let expiry =
             todo.expiry_at.map(|at| now + Duration::from_millis(at.saturating_sub(wall) + 1));
-        let soonest =
-            [todo.sync_at, todo.seal_at, todo.retry_at, todo.merge_at, todo.idle_at, expiry]
-                .into_iter()
-                .flatten()
-                .min()?;
+        let soonest = [
+            todo.sync_at,
+            todo.seal_at,
+            todo.retry_at,
+            todo.collect_at,
+            todo.merge_at,
+            todo.idle_at,
+            expiry,
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
         // Far deadlines are cut, since the wall clock may jump.
         Some(soonest.saturating_sub(now).min(Duration::from_hours(1)))
     }
@@ -215,6 +227,7 @@ impl Maintenance {
     }
 
     fn do_one(&self) -> Result<bool> {
+        self.collect_if_due();
         if self.sync_if_due()? {
             return Ok(true);
         }
@@ -233,6 +246,14 @@ impl Maintenance {
             return Ok(true);
         }
         self.merge()
+    }
+
+    /// Frees what was retired: a merged segment's space is given back with its memory.
+    fn collect_if_due(&self) {
+        let now = self.store.ctx.storage.monotonic();
+        if self.todo().collect_at.take_if(|at| *at <= now).is_some() {
+            self.store.ctx.reclaim.collect();
+        }
     }
 
     /// Whether nothing was written for a while. Then everything is made durable, once, so that the

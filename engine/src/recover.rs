@@ -58,6 +58,7 @@ pub(crate) fn recover(ctx: &Arc<Context>, options: &Builder) -> Result<Recovered
     });
     let (shards, reports): (Vec<_>, Vec<ShardReport>) =
         finished.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    ctx.leaf_memory.expect(0);
     let report = OpenReport { shards: reports, ..OpenReport::default() };
     Ok((shards.into_boxed_slice(), report, found.next_turn))
 }
@@ -80,6 +81,7 @@ fn look(ctx: &Context, request: &Request<'_>, tell: &(impl Fn() + Sync)) -> Resu
         .map(|shard| ListedSegments::read(ctx, ShardId(shard)))
         .collect::<Result<Vec<_>>>()?;
     manifests.reverse();
+    ctx.leaf_memory.expect(manifests.iter().map(ListedSegments::records).sum());
     let mut shards = manifests
         .into_par_iter()
         .map(|listed| {

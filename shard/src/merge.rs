@@ -24,6 +24,7 @@ use caskade_codec::names;
 use caskade_codec::record::{self, Draft, Flags, Frame, Kind, Record};
 use caskade_codec::segment::{self, HEADER_LEN, Role, SEGMENT_LEN_MAX, Scanner, Sealed, Tally};
 
+use crate::context::Event;
 use crate::error::{At, Result};
 use crate::location::Location;
 use crate::merge_policy::{self, Plan, SegmentStats, ShardStats};
@@ -584,7 +585,10 @@ impl Shard {
             let _ = self.ctx.storage.remove(&input.segment.path);
             let _ = self.ctx.storage.remove(&self.dir.join(names::hint(input.segment.id)));
         }
-        self.ctx.reclaim.collect();
+        if self.ctx.reclaim.collect() > 0 {
+            // A reader is in the way: the background tries again.
+            self.ctx.announce(Event::Garbage(self.id));
+        }
         self.set_snapshot_seqno(Seqno::NONE);
         self.add_bytes(copied_bytes);
         self.subtract_bytes(freed_bytes);

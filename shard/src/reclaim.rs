@@ -54,6 +54,10 @@ const PENDING_MAX: usize = 8;
 #[cfg(loom)]
 const PENDING_MAX: usize = 1;
 
+/// How often a collection begins anew for what the one before retired: a removed segment leaves its slot
+/// first, then memory.
+const PASSES: usize = 3;
+
 /// Counters by parity of the epoch. Two lines, because processors fetch lines in pairs.
 #[repr(align(128))]
 struct Slot {
@@ -148,9 +152,16 @@ impl Reclaim {
     /// Moves the epoch if readers allow, and frees what has waited long enough. Answers how much is
     /// still waiting.
     pub fn collect(&self) -> usize {
-        if self.pending() == 0 { 0 } else { self.collect_into(lock(&self.waiting)) }
+        // What is freed may retire something in its turn.
+        for _ in 0..PASSES {
+            if self.pending() == 0 || self.collect_into(lock(&self.waiting)) == 0 {
+                break;
+            }
+        }
+        self.pending()
     }
 
+    /// Answers how much was freed.
     fn collect_into(&self, mut waiting: MutexGuard<'_, VecDeque<(u64, Garbage)>>) -> usize {
         let epoch = self.epoch.load(Ordering::Relaxed);
         waiting.extend(lock(&self.retired).drain(..).map(|garbage| (epoch, garbage)));
@@ -162,9 +173,9 @@ impl Reclaim {
         let ripe = waiting.partition_point(|&(taken, _)| taken + 2 <= epoch);
         let freed: Vec<_> = waiting.drain(..ripe).collect();
         drop(waiting);
-        let before = self.pending.fetch_sub(freed.len(), Relaxed);
+        self.pending.fetch_sub(freed.len(), Relaxed);
         // Drops may be long, or retire something themselves: not under the lock.
-        before - freed.len()
+        freed.len()
     }
 
     /// How many reads were counted. A thread without a slot of its own may lose some.

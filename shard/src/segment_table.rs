@@ -46,7 +46,7 @@ struct FreeSlots {
 struct Removed {
     slot: u32,
     cells: Arc<Cells>,
-    /// It waits there itself, and there may be no reader left to wait for.
+    /// Weak, for the reclaim holds this. Once that is dropped no reader is left, and the segment goes at once.
     reclaim: Weak<Reclaim>,
 }
 
@@ -143,7 +143,8 @@ impl SegmentTable {
         assert!(old.is_null(), "a slot is reserved before it is filled");
     }
 
-    /// Lets a segment go after a grace period. The keydir names it no longer.
+    /// Lets a segment go: out of its slot after a grace period, out of memory after another one. The keydir
+    /// names it no longer.
     pub fn remove(&self, slot: u32) {
         let (cells, reclaim) = (Arc::clone(&self.cells), Arc::downgrade(&self.reclaim));
         self.reclaim.retire(Box::new(Removed { slot, cells, reclaim }));

@@ -84,8 +84,8 @@ fn layout(class: usize) -> Layout {
 #[derive(Debug)]
 pub(super) struct OwnedLeaf(NonNull<Header>);
 
-// SAFETY: An owned leaf is owned memory that holds atomics and plain integers; nothing in it is tied
-// to a thread.
+// SAFETY: An owned leaf is owned memory that holds atomics, plain integers and a share of a `LeafMemory`,
+// which is `Send` and `Sync`; nothing in it is tied to a thread.
 unsafe impl Send for OwnedLeaf {}
 
 impl OwnedLeaf {

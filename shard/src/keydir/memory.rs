@@ -4,15 +4,15 @@
 //! they would come in pages of 4 KB: each a fault while a table is filled, and too many for the
 //! processor to remember where they lie. So leaves lie in chunks of the size of a large page, and the
 //! system is asked to take large pages for those that an open is going to fill. Chunks of a table that
-//! grows have small ones: a large page would be memory that nobody uses yet, and whoever touched it
-//! first would wait until 2 MB are zeroed.
+//! grows have small ones, whatever the system's habit: a large page would be memory that nobody uses yet,
+//! and whoever touched it first would wait until 2 MB are zeroed.
 //!
 //! # Invariants
 //! 1. Each byte of a chunk is in one block that was handed out, or in one free range.
 //! 2. Free ranges of a chunk do not touch each other: neighbours are one. None reaches from one chunk
 //!    into the next, also where chunks lie side by side.
 //! 3. A chunk is mapped from before the first of its blocks is handed out until it is one free range.
-//! 4. From `clean` on, a chunk was never handed out, and so is zero.
+//! 4. From `touched` on, a chunk was never handed out, and so is zero.
 #![expect(unsafe_code, reason = "hands out parts of mapped memory, and takes them back")]
 
 use std::{
@@ -21,10 +21,7 @@ use std::{
     fmt,
     ptr::NonNull,
     // Not the model checker's: a leaf's memory is no part of a protocol, and no step is taken inside.
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::storage::pages::{LARGE_PAGE, Pages};
@@ -38,11 +35,12 @@ const BYTES_PER_ENTRY: usize = 15;
 #[derive(Default)]
 pub struct LeafMemory {
     state: Mutex<State>,
-    expected: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
+    /// Bytes that all leaves together are going to have soon.
+    expected: usize,
     /// By address.
     chunks: BTreeMap<usize, Chunk>,
     /// Length by address.
@@ -54,16 +52,14 @@ struct State {
 struct Chunk {
     pages: Pages,
     /// How much of it was ever handed out.
-    clean: usize,
+    touched: usize,
 }
 
 impl LeafMemory {
-    /// Says that leaves for about so many entries are going to be made.
+    /// Says that about so many entries are going to be in all leaves soon. 0 is what is said at first.
     pub fn expect(&self, entries: u64) {
         let entries = usize::try_from(entries).unwrap_or(usize::MAX);
-        let bytes = entries.saturating_mul(BYTES_PER_ENTRY);
-        let add = |expected: usize| Some(expected.saturating_add(bytes));
-        let _ = self.expected.fetch_update(Relaxed, Relaxed, add);
+        self.lock().expected = entries.saturating_mul(BYTES_PER_ENTRY);
     }
 
     /// A block of zeros.
@@ -73,7 +69,7 @@ impl LeafMemory {
         let mut state = self.lock();
         let fits = state.by_len.range((len, 0)..).next().copied();
         let (free, at) = fits.unwrap_or_else(|| {
-            let is_large = (state.chunks.len() + 1) * CHUNK <= self.expected.load(Relaxed);
+            let is_large = (state.chunks.len() + 1) * CHUNK <= state.expected;
             let chunk = Chunk::map(len, is_large).unwrap_or_else(|_| handle_alloc_error(layout));
             state.add(chunk)
         });
@@ -81,7 +77,12 @@ impl LeafMemory {
         if free > len {
             state.put(at + len, free - len);
         }
-        state.chunk_of(at).hand_out(at, len)
+        let (block, touched) = state.chunk_of(at).hand_out(at, len);
+        drop(state);
+        // SAFETY: The block lies in its chunk, which is mapped as long as it has blocks (invariant 3), and
+        // nobody else has it: it was free (invariant 1).
+        unsafe { block.write_bytes(0, touched) };
+        block
     }
 
     /// Takes a block back.
@@ -155,24 +156,21 @@ impl State {
 
 impl Chunk {
     fn map(bytes: usize, is_large: bool) -> std::io::Result<Self> {
-        Ok(Self { pages: Pages::map(bytes.next_multiple_of(CHUNK), is_large)?, clean: 0 })
+        Ok(Self { pages: Pages::map(bytes.next_multiple_of(CHUNK), is_large)?, touched: 0 })
     }
 
     fn address(&self) -> usize {
         self.pages.as_mut_ptr().addr()
     }
 
-    /// The memory of a range that was free, as zeros.
-    fn hand_out(&mut self, at: usize, len: usize) -> NonNull<u8> {
+    /// The memory of a range that was free, and how much of it is to be made zero.
+    fn hand_out(&mut self, at: usize, len: usize) -> (NonNull<u8>, usize) {
         let offset = at - self.address();
         assert!(offset + len <= self.pages.len(), "a block lies in its chunk");
-        let block = self.pages.as_mut_ptr().wrapping_add(offset);
-        let used = self.clean.saturating_sub(offset).min(len);
-        // SAFETY: The block lies in the chunk (asserted), which is mapped as long as it has blocks
-        // (invariant 3), and nobody else has it: it was free (invariant 1).
-        unsafe { block.write_bytes(0, used) };
-        self.clean = self.clean.max(offset + len);
-        NonNull::new(block).expect("nothing is mapped at address 0")
+        let block = NonNull::new(self.pages.as_mut_ptr().wrapping_add(offset));
+        let touched = self.touched.saturating_sub(offset).min(len);
+        self.touched = self.touched.max(offset + len);
+        (block.expect("nothing is mapped at address 0"), touched)
     }
 }
 
@@ -306,11 +304,10 @@ mod tests {
     }
 
     #[test]
-    fn chunks_begin_where_a_large_page_can_and_are_used_up() {
+    fn chunks_are_used_up() {
         let memory = LeafMemory::default();
         let blocks: Vec<_> = (0..4 * CHUNK / 4096).map(|_| Block::new(&memory, 64, 1)).collect();
         assert_eq!(chunks(&memory), 4);
-        assert!(memory.lock().chunks.keys().all(|at| at.is_multiple_of(CHUNK)));
         drop(blocks);
         assert_eq!(chunks(&memory), 0);
     }
@@ -319,8 +316,8 @@ mod tests {
     fn chunks_that_are_going_to_be_filled_have_large_pages() {
         let memory = LeafMemory::default();
         let two_and_a_half = (5 * CHUNK / 2 / BYTES_PER_ENTRY) as u64;
-        memory.expect(two_and_a_half / 2);
-        memory.expect(two_and_a_half / 2);
+        memory.expect(1);
+        memory.expect(two_and_a_half);
         let mut blocks = Vec::new();
         for (chunks, large) in [(1, 1), (2, 2), (3, 2), (4, 2)] {
             blocks.push(Block::new(&memory, CHUNK / 64, 1));
@@ -333,7 +330,6 @@ mod tests {
     fn what_is_expected_is_counted_without_overflow() {
         let memory = LeafMemory::default();
         memory.expect(u64::MAX);
-        memory.expect(1);
         drop(Block::new(&memory, 1, 1));
     }
 }

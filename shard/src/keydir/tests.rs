@@ -31,6 +31,7 @@ fn what_threads_share_may_be_shared() {
     shared::<Keydir>();
     shared::<Snapshot>();
     shared::<Reclaim>();
+    shared::<LeafMemory>();
     sent::<KeydirWriter>();
 }
 

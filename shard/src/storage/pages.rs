@@ -7,7 +7,7 @@ use memmap2::{MmapMut, MmapRaw};
 /// Bytes of a large page, where processors have small ones of 4 KB.
 pub(crate) const LARGE_PAGE: usize = 2 << 20;
 
-/// Memory that begins where a large page can begin, zero until it is written to. It does not move.
+/// Memory that is zero until it is written to. It does not move.
 pub(crate) struct Pages {
     map: MmapRaw,
     /// Where in the map it begins.
@@ -18,17 +18,19 @@ pub(crate) struct Pages {
 
 impl Pages {
     /// Takes `len` bytes. `are_large` says whether they are worth large pages, which the system gives
-    /// if it has any; otherwise memory is taken as it is touched, a small page at a time.
+    /// if it has any, and begins where one can begin; otherwise memory is taken as it is touched, a small
+    /// page at a time, and the system is told to leave it at that.
     pub(crate) fn map(len: usize, are_large: bool) -> io::Result<Self> {
+        let mut map = MmapRaw::from(MmapMut::map_anon(len)?);
+        let mut begin = 0;
         // Newer systems begin a map of this size where a large page can, and place maps side by side:
         // one that is longer is rarely needed.
-        let mut map = MmapRaw::from(MmapMut::map_anon(len)?);
-        if !map.as_ptr().addr().is_multiple_of(LARGE_PAGE) {
+        if are_large && !map.as_ptr().addr().is_multiple_of(LARGE_PAGE) {
             drop(map);
             map = MmapRaw::from(MmapMut::map_anon(len + LARGE_PAGE)?);
+            let address = map.as_ptr().addr();
+            begin = address.next_multiple_of(LARGE_PAGE) - address;
         }
-        let address = map.as_ptr().addr();
-        let begin = address.next_multiple_of(LARGE_PAGE) - address;
         let pages = Self { map, begin, len, are_large };
         pages.advise();
         Ok(pages)
@@ -71,12 +73,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_begins_where_a_large_page_can() {
+    fn memory_for_large_pages_begins_where_one_can() {
         let all: Vec<_> = (1..9)
             .map(|number| Pages::map(number % 3 * LARGE_PAGE + 4096, number % 2 == 0).unwrap())
             .collect();
         for pages in &all {
-            assert!(pages.as_mut_ptr().addr().is_multiple_of(LARGE_PAGE));
+            assert!(!pages.are_large || pages.as_mut_ptr().addr().is_multiple_of(LARGE_PAGE));
             assert!(pages.begin + pages.len() <= pages.map.len());
         }
     }
