@@ -41,6 +41,8 @@ impl<F: FnMut(CompactProgress) -> bool> Surroundings for Watched<'_, F> {
     }
 
     fn pace(&self, bytes: u64) -> Result<()> {
+        // Who closes the store waits for this.
+        self.around.store.check_open()?;
         let mut watch = self.watch.borrow_mut();
         let now = &mut watch.now;
         now.bytes_done = (now.bytes_done + bytes).min(now.bytes_total);

@@ -241,11 +241,12 @@ impl Db {
         value: &[u8],
         expected: Version,
     ) -> Result<Option<Version>> {
-        let seqno = expected.parts().1;
         self.store().timed(Operation::Update, Some(key), |store| {
             let stored = store.stored(value, None)?;
+            let shard = store.route(key).1.id;
             store.modify(key, None, |old| {
-                let is_expected = old.is_some_and(|found| found.frame.header.seqno == seqno);
+                let version = old.map(|found| Version::new(shard, found.frame.header.seqno));
+                let is_expected = version == Some(expected);
                 Ok(if is_expected { Decision::Put(stored) } else { Decision::Keep })
             })
         })
@@ -557,6 +558,7 @@ impl Db {
 
     /// As [`Db::checkpoint`], and calls `progress` for each shard. Answering `false` stops with
     /// [`Error::Stopped`]; what is in `target` then is no store, until a checkpoint is finished there.
+    /// `progress` does not close, compact or checkpoint the store: that would wait for itself.
     ///
     /// # Errors
     ///
@@ -581,11 +583,12 @@ impl Db {
     }
 
     /// As [`Db::compact`], and calls `progress` now and then. Answering `false` stops with
-    /// [`Error::Stopped`]: shards that are done stay merged, the others stay as they were.
+    /// [`Error::Stopped`]: shards that are done stay merged, the others stay as they were. `progress`
+    /// does not close, compact or checkpoint the store: that would wait for itself.
     ///
     /// # Errors
     ///
-    /// As [`Db::compact`], and [`Error::Stopped`].
+    /// As [`Db::compact`], [`Error::Stopped`], and [`Error::Closed`] if another thread closed the store.
     pub fn compact_with(
         &self,
         progress: impl FnMut(CompactProgress) -> bool,
@@ -664,7 +667,8 @@ impl Db {
     }
 
     /// Makes everything durable, writes what makes the next open fast, and closes the store for all
-    /// handles. Closing twice is fine.
+    /// handles. A compaction or checkpoint under way ends first: a compaction soon, with
+    /// [`Error::Closed`]. Closing twice is fine: the second call answers at once, even if the first is still at work.
     ///
     /// Dropping the last handle does the same, except that nobody hears of errors.
     ///
@@ -683,13 +687,28 @@ impl Handle {
         }
         self.store.ctx.announce(Event::Close);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let panicked = thread.is_some_and(|thread| thread.join().is_err());
+        let panicked = thread.is_some_and(has_panicked);
         let outcome = self.store.finish_closing();
         if panicked {
             return Err(self.store.ctx.poison.latch("the maintenance thread panicked"));
         }
         outcome
     }
+}
+
+/// Waits for the end of the maintenance thread.
+fn has_panicked(thread: JoinHandle<()>) -> bool {
+    if thread.thread().id() == std::thread::current().id() {
+        // Its own hook closes the store. It ends with the step that it is in.
+        return false;
+    }
+    // Its last work may be waiting for a thread of rayon's pool, which this one may be: it helps.
+    while rayon::current_thread_index().is_some() && !thread.is_finished() {
+        if rayon::yield_now() != Some(rayon::Yield::Executed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    thread.join().is_err()
 }
 
 impl Drop for Handle {

@@ -61,8 +61,8 @@ struct Todo {
     writes_seen: u64,
     /// When the next sync by time is due.
     sync_at: Option<Duration>,
-    /// When a segment expires as a whole, on the wall clock.
-    expiry_at: Option<u64>,
+    /// When a segment expires as a whole, or the merge window opens, on the wall clock.
+    look_at: Option<u64>,
     retry_at: Option<Duration>,
     /// When to free what readers may have held, if nobody did meanwhile.
     collect_at: Option<Duration>,
@@ -96,12 +96,10 @@ impl Maintenance {
     /// The thread's whole life.
     pub(crate) fn run(&self) {
         loop {
-            match catch_unwind(AssertUnwindSafe(|| self.step())) {
-                Ok(true) => {}
-                Ok(false) => match self.wait() {
-                    Woken::Work => {}
-                    Woken::Close => return,
-                },
+            let live = || if self.step() { Woken::Work } else { self.wait() };
+            match catch_unwind(AssertUnwindSafe(live)) {
+                Ok(Woken::Work) => {}
+                Ok(Woken::Close) => return,
                 Err(_) if planted!("panic-unheard") => return,
                 Err(_) => {
                     self.store.ctx.poison.latch("the maintenance thread panicked");
@@ -141,8 +139,7 @@ impl Maintenance {
         if self.store.ctx.reclaim.pending() > 0 {
             todo.collect_at.get_or_insert(now + RETRY);
         }
-        let expiry =
-            todo.expiry_at.map(|at| now + Duration::from_millis(at.saturating_sub(wall) + 1));
+        let look = todo.look_at.map(|at| now + Duration::from_millis(at.saturating_sub(wall) + 1));
         let soonest = [
             todo.sync_at,
             todo.seal_at,
@@ -150,7 +147,7 @@ impl Maintenance {
             todo.collect_at,
             todo.merge_at,
             todo.idle_at,
-            expiry,
+            look,
         ]
         .into_iter()
         .flatten()
@@ -182,7 +179,7 @@ impl Maintenance {
                 self.todo().resting = ShardSet::default();
                 if let Durability::Interval(period) = self.store.options.durability {
                     // One that is planned is for older writes.
-                    self.todo().sync_at.get_or_insert(now + period);
+                    self.todo().sync_at.get_or_insert(now.saturating_add(period));
                 }
             }
             Event::Close => self.todo().is_closing = true,
@@ -381,10 +378,12 @@ impl Maintenance {
         outcome.map(|()| true)
     }
 
-    /// How long it is to the next sync by time.
+    /// How long it is to the next sync by time, or until one may have been planned by another thread,
+    /// which took the announcement in.
     fn next_sync(&self) -> Duration {
+        const UNPLANNED: Duration = Duration::from_millis(20);
         let now = self.store.ctx.storage.monotonic();
-        self.todo().sync_at.map_or(Duration::from_hours(1), |at| at.saturating_sub(now))
+        self.todo().sync_at.map_or(UNPLANNED, |at| at.saturating_sub(now))
     }
 
     fn take_due_retry(&self) {
@@ -394,8 +393,8 @@ impl Maintenance {
         if todo.retry_at.is_some_and(|at| at <= now) {
             todo.retry_at = None;
         }
-        if todo.expiry_at.is_some_and(|at| at <= wall) {
-            todo.expiry_at = None;
+        if todo.look_at.is_some_and(|at| at <= wall) {
+            todo.look_at = None;
             todo.merge = ShardSet::below(self.store.ctx.shards);
         }
     }
@@ -466,16 +465,25 @@ impl Maintenance {
         if from <= to { (from..to).contains(&minute) } else { minute >= from || minute < to }
     }
 
-    /// Notes the next expiry.
+    /// When the merge window opens, on the wall clock, if it is not open.
+    fn window_opens_at(&self) -> Option<u64> {
+        const DAY: u64 = 1440;
+        let (from, _) = self.store.options.merge_window?;
+        let minute = self.store.now_ms() / 60_000;
+        let wait = (u64::from(from) + DAY - minute % DAY - 1) % DAY + 1;
+        (!self.is_merge_time()).then(|| (minute + wait).saturating_mul(60_000))
+    }
+
+    /// Notes when there is to be looked for merges again, whatever is written until then.
     fn look_ahead(&self) {
         let wall = self.store.now_ms();
-        let mut expiry: Option<u64> = None;
+        let mut look = self.window_opens_at();
         for shard in &self.store.shards {
             let (segments, _) = shard.merge_stats();
             let next = segments.iter().map(|s| s.expiry_max).filter(|at| *at > wall).min();
-            expiry = expiry.into_iter().chain(next.filter(|at| *at < u64::MAX)).min();
+            look = look.into_iter().chain(next.filter(|at| *at < u64::MAX)).min();
         }
-        self.todo().expiry_at = expiry;
+        self.todo().look_at = look;
     }
 }
 
@@ -568,6 +576,28 @@ mod tests {
         let is_durable = maintenance.in_shards(&[ShardId(0)], |_| {
             // Twenty seconds at most.
             (0..4000).any(|_| {
+                std::thread::sleep(Duration::from_millis(5));
+                shard.durable() == shard.last_seqno()
+            })
+        });
+        assert_eq!(is_durable, [true]);
+    }
+
+    /// Nor must it be forgotten where a merge takes in that there was a write.
+    #[test]
+    fn a_sync_by_time_is_planned_by_whoever_hears_of_the_write() {
+        let home = tempfile::tempdir().expect("a directory");
+        let every = Duration::from_millis(20);
+        let options = Db::builder(home.path()).durability(Durability::Interval(every));
+        let maintenance = opened(options.shards(1));
+        maintenance.store.is_dirty.store(true, Ordering::Release);
+        let shard = &maintenance.store.shards[0];
+        let is_durable = maintenance.in_shards(&[ShardId(0)], |_| {
+            // The other thread waits for announcements by now.
+            std::thread::sleep(Duration::from_millis(200));
+            maintenance.store.put(b"key", b"value", WriteOptions::new()).expect("writes");
+            maintenance.take(Event::Awake);
+            (0..1000).any(|_| {
                 std::thread::sleep(Duration::from_millis(5));
                 shard.durable() == shard.last_seqno()
             })

@@ -162,7 +162,8 @@ pub(crate) const SHARDS_DEFAULT: u16 = 16;
 impl Builder {
     pub(crate) fn new(path: &Path) -> Self {
         Self {
-            path: path.to_owned(),
+            // The process may go elsewhere while the store is open.
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             storage: Arc::new(RealStorage::new()),
             shards: None,
             create: true,

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use caskade_codec::names;
 use caskade_shard::context::Context;
 use caskade_shard::planted;
+use caskade_shard::storage::Access;
 
 use crate::store::Store;
 use crate::{Error, Result};
@@ -31,16 +32,19 @@ impl Reserve {
     pub(crate) fn restore(&self, ctx: &Context) -> bool {
         let _turn = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let path = ctx.path.join(names::RESERVE);
-        let made = match ctx.storage.create(&path) {
-            Ok(file) => match file.allocate(0, RESERVE_BYTES) {
-                Err(fault) if fault.kind() == std::io::ErrorKind::Unsupported => {
-                    file.write_all_at(&vec![0; RESERVE_BYTES as usize], 0)
-                }
-                answer => answer,
-            },
-            Err(fault) if fault.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-            Err(fault) => Err(fault),
+        let file = match ctx.storage.create(&path) {
+            // It may be hollow: a crash came before its space, or it was copied.
+            Err(fault) if fault.kind() == std::io::ErrorKind::AlreadyExists => {
+                ctx.storage.open(&path, Access::ReadWrite)
+            }
+            answer => answer,
         };
+        let made = file.and_then(|file| match file.allocate(0, RESERVE_BYTES) {
+            Err(fault) if fault.kind() == std::io::ErrorKind::Unsupported => {
+                file.write_all_at(&vec![0; RESERVE_BYTES as usize], 0)
+            }
+            answer => answer,
+        });
         if made.is_err() {
             let _ = ctx.storage.remove(&path);
             return false;

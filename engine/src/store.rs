@@ -178,6 +178,8 @@ impl Store {
             shard.discard_ahead();
         }
         self.ctx.reclaim.collect();
+        // Somebody may still merge, or make a checkpoint: whoever takes the lock then has the files alone.
+        self.shards.iter().for_each(Shard::end_upkeep);
         *self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         self.state.store(CLOSED, Ordering::Release);
         outcome

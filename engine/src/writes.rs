@@ -1,7 +1,7 @@
 //! Writes: puts, deletes, conditional writes, batches.
 
 use caskade_codec::ids::{Seqno, ShardId};
-use caskade_codec::record::{Flags, KEY_LEN_MAX, VALUE_LEN_MAX};
+use caskade_codec::record::{FRAME_LEN_MIN, Flags, KEY_LEN_MAX, VALUE_LEN_MAX};
 use caskade_shard::log_file::ShardSet;
 use caskade_shard::planted;
 use caskade_shard::read_path::Found;
@@ -46,6 +46,12 @@ fn check_key(key: &[u8]) -> Result<()> {
         return Ok(());
     }
     Err(Error::KeyTooLarge { len: key.len(), limit: KEY_LEN_MAX })
+}
+
+/// About how much a record takes of the log, for the brake.
+#[inline]
+fn weight(key: &[u8], value: &[u8]) -> u64 {
+    (FRAME_LEN_MIN + key.len() + value.len()) as u64
 }
 
 impl Store {
@@ -100,7 +106,7 @@ impl Store {
         shard.prefetch_writer();
         shard.prefetch_slot(&self.ctx.reclaim.enter(), hash);
         let seqno = shard.lock()?.apply(&op)?;
-        self.acknowledge(&[(shard.id, seqno)], options.durability, value.len() as u64)?;
+        self.acknowledge(&[(shard.id, seqno)], options.durability, weight(key, value))?;
         Ok(Version::new(shard.id, seqno))
     }
 
@@ -124,7 +130,7 @@ impl Store {
             Ok((applied, was_there))
         })?;
         match applied {
-            Some(seqno) => self.acknowledge(&[(shard.id, seqno)], durability, 0)?,
+            Some(seqno) => self.acknowledge(&[(shard.id, seqno)], durability, weight(key, b""))?,
             None => self.acknowledge_absence(shard, durability)?,
         }
         Ok(was_there)
@@ -151,7 +157,7 @@ impl Store {
         self.check_space()?;
         check_key(key)?;
         let (hash, shard) = self.route(key);
-        let mut is_delete = false;
+        let (mut is_delete, mut bytes) = (false, weight(key, b""));
         let applied = {
             let mut locked = shard.lock()?;
             let guard = self.ctx.reclaim.enter();
@@ -163,6 +169,7 @@ impl Store {
             match decide(found.as_ref())? {
                 Decision::Keep => None,
                 Decision::Put(stored) => {
+                    bytes = weight(key, &stored.value);
                     let op = Op { hash, key, change: stored.change() };
                     Some(locked.apply(&op)?)
                 }
@@ -179,7 +186,7 @@ impl Store {
             }
             return Ok(None);
         };
-        self.acknowledge(&[(shard.id, seqno)], durability, 0)?;
+        self.acknowledge(&[(shard.id, seqno)], durability, bytes)?;
         Ok(Some(Version::new(shard.id, seqno)))
     }
 

@@ -6,11 +6,10 @@ use caskade_codec::ids::Seqno;
 use caskade_codec::manifest::{Manifest, SegmentEntry};
 use caskade_codec::names::{self, FileName};
 
-use crate::catalog;
 use crate::error::{At, Error, Result};
 use crate::recovery::read_file;
 use crate::shard::{Shard, Upkeep};
-use crate::storage::EntryKind;
+use crate::storage::{self, EntryKind};
 
 /// What was done for one shard.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,8 +63,10 @@ impl Shard {
         }
         let _ = storage.remove(&target.join(names::KEYDIR));
         let _ = storage.hard_link(&self.dir.join(names::KEYDIR), &target.join(names::KEYDIR));
-        self.ctx.sync_dir(target)?;
-        catalog::write(&self.ctx, target, &manifest)?;
+        storage.sync_dir(target).at("sync", target)?;
+        let path = target.join(names::MANIFEST);
+        storage::replace(storage, target, names::MANIFEST, &manifest.encode())
+            .map_err(|fault| Error::io("write", &path, fault.source))?;
         Ok(linked)
     }
 

@@ -112,6 +112,10 @@ impl Committer {
     }
 
     fn make_durable(&self, leader: &mut Leader, cuts: &[Cut]) -> Result<()> {
+        // A file is where its bytes are looked for, in the journal's redo too. Also one that is durable
+        // otherwise: an earlier try may have ended with this.
+        let mut files = cuts.iter().flat_map(|cut| &cut.files);
+        files.try_for_each(|(file, _)| file.sync_entry(&self.ctx))?;
         let stretches: Vec<Stretch> = cuts.iter().flat_map(|cut| leader.uncovered(cut)).collect();
         let bytes: u64 = stretches.iter().map(Stretch::len).sum();
         // The journal restores what was written, not what was taken back.
@@ -128,10 +132,6 @@ impl Committer {
         }
         if bytes > leader.journal.group_bytes_max() {
             return Ok(false);
-        }
-        // The journal restores bytes of files, so the files must be there after a power cut.
-        for stretch in stretches {
-            stretch.file.sync_entry(&self.ctx)?;
         }
         let idle = leader.journal.idle_pending().len();
         let is_journaled = leader.journal.append(&self.ctx, stretches)?;
@@ -162,6 +162,8 @@ impl Committer {
             let cuts = closed_cuts(shards, wanted, Purpose::Horizon);
             let synced = cuts.iter().try_for_each(|cut| cut.sync(&self.ctx));
             synced.inspect_err(|_| tie(shards, &cuts))?;
+            // As in `commit`.
+            self.ctx.poison.check()?;
             leader.cover(shards, &cuts);
             cuts
         };

@@ -106,20 +106,24 @@ impl Shard {
         self.segments.for_each(|segment| {
             live.insert(segment.id, segment.usage.get());
         });
+        let damaged = self.damaged().clone();
         let manifest = self.catalog.manifest().clone();
         let segments = manifest
             .segments
             .iter()
             .filter_map(|entry| {
                 let sealed = entry.sealed()?;
+                let (live_bytes, live_records) = *live.get(&entry.id)?;
                 Some(SegmentStats {
                     id: entry.id,
                     len: sealed.len,
-                    live_bytes: live.get(&entry.id)?.0,
+                    live_bytes,
+                    live_records,
                     tombstone_bytes: sealed.tombstone_bytes,
                     min_seqno: sealed.min_seqno,
                     max_seqno: sealed.max_seqno,
                     expiry_max: sealed.expiry_max,
+                    is_damaged: damaged.contains(&entry.id),
                 })
             })
             .collect();
@@ -147,11 +151,9 @@ impl Shard {
         only_drops: bool,
         is_resting: bool,
     ) -> Result<Option<Outcome>> {
-        let _upkeep = self.upkeep();
-        let (mut segments, mut stats) = self.merge_stats();
+        let _upkeep = self.upkeep()?;
+        let (segments, mut stats) = self.merge_stats();
         stats.is_resting = is_resting;
-        let damaged = self.damaged().clone();
-        segments.retain(|segment| !damaged.contains(&segment.id));
         match merge_policy::plan(&segments, &stats) {
             Plan::Nothing => Ok(None),
             Plan::Drop(ids) => self.drop_segments(&ids, around).map(Some),
@@ -167,7 +169,7 @@ impl Shard {
 
     /// Merges all segments, the active one included.
     pub fn merge_all(&self, around: &dyn Surroundings) -> Result<Outcome> {
-        let _upkeep = self.upkeep();
+        let _upkeep = self.upkeep()?;
         self.lock()?.end_active();
         self.seal_ended_locked()?;
         let inputs = self.sealed_inputs(None);
@@ -193,7 +195,7 @@ impl Shard {
         around: &dyn Surroundings,
         choose: &mut dyn FnMut(SegmentId) -> bool,
     ) -> Result<Outcome> {
-        let _upkeep = self.upkeep();
+        let _upkeep = self.upkeep()?;
         let mut ids: Vec<_> = self.sealed_inputs(None).iter().map(|i| i.segment.id).collect();
         ids.retain(|id| choose(*id));
         if ids.is_empty() { Ok(Outcome::default()) } else { self.merge_segments(&ids, around) }

@@ -14,8 +14,10 @@ pub struct SegmentStats {
     pub id: SegmentId,
     /// File length.
     pub len: u64,
-    /// Bytes of records that the keydir points to.
+    /// Bytes of records that the keydir points to. Where lengths are damaged, they are wrong.
     pub live_bytes: u64,
+    /// How many these are.
+    pub live_records: u64,
     /// Bytes of tombstones.
     pub tombstone_bytes: u64,
     /// Least sequence number in it.
@@ -24,6 +26,8 @@ pub struct SegmentStats {
     pub max_seqno: Seqno,
     /// When its last record expires; `u64::MAX` if some record never does.
     pub expiry_max: u64,
+    /// No merge can read it. It may hold older records all the same.
+    pub is_damaged: bool,
 }
 
 /// What the policy knows of the rest of the shard.
@@ -88,9 +92,10 @@ pub fn plan(segments: &[SegmentStats], shard: &ShardStats) -> Plan {
     if !droppable.is_empty() {
         return Plan::Drop(droppable);
     }
-    let excess = excess_bytes(segments, shard);
+    let sound: Vec<SegmentStats> = segments.iter().filter(|s| !s.is_damaged).copied().collect();
+    let excess = excess_bytes(&sound, shard);
     if excess > 0 {
-        if let Some(victims) = victims(segments, shard, excess) {
+        if let Some(victims) = victims(&sound, shard, excess) {
             return Plan::Merge(victims);
         }
         let open_dead = shard.open_bytes.saturating_sub(shard.open_live_bytes);
@@ -101,7 +106,7 @@ pub fn plan(segments: &[SegmentStats], shard: &ShardStats) -> Plan {
             return Plan::Merge(all);
         }
     }
-    small_files(segments, shard).map_or(Plan::Nothing, Plan::Merge)
+    small_files(&sound, shard).map_or(Plan::Nothing, Plan::Merge)
 }
 
 /// Bytes by which the shard is over the point where merging begins.
@@ -154,9 +159,9 @@ fn droppable(segments: &[SegmentStats], now_ms: u64) -> Vec<SegmentId> {
         let found = kept.iter().position(|s| {
             let nothing_older =
                 kept.iter().all(|other| other.id == s.id || other.min_seqno > s.max_seqno);
-            let is_dead = s.live_bytes == 0 && (s.tombstone_bytes == 0 || nothing_older);
+            let is_dead = s.live_records == 0 && (s.tombstone_bytes == 0 || nothing_older);
             let is_expired = s.expiry_max <= now_ms && nothing_older;
-            is_dead || is_expired
+            !s.is_damaged && (is_dead || is_expired)
         });
         match found {
             Some(index) => dropped.push(kept.remove(index).id),
@@ -201,7 +206,8 @@ fn victims(segments: &[SegmentStats], shard: &ShardStats, excess: u64) -> Option
 fn everything(segments: &[SegmentStats]) -> Option<Vec<SegmentId>> {
     let tombstones: u64 = segments.iter().map(|s| s.tombstone_bytes).sum();
     let total: u64 = segments.iter().map(|s| s.len).sum();
-    (tombstones > SLACK.min(total / 4) && tombstones > total / 10)
+    let is_sound = segments.iter().all(|s| !s.is_damaged);
+    (is_sound && tombstones > SLACK.min(total / 4) && tombstones > total / 10)
         .then(|| segments.iter().map(|s| s.id).collect())
 }
 
@@ -236,11 +242,36 @@ mod tests {
             id: SegmentId(id),
             len,
             live_bytes: live,
+            live_records: u64::from(live > 0),
             tombstone_bytes: 0,
             min_seqno: Seqno(id * 1000),
             max_seqno: Seqno(id * 1000 + 999),
             expiry_max: u64::MAX,
+            is_damaged: false,
         }
+    }
+
+    #[test]
+    fn a_damaged_segment_stays_and_keeps_what_hides_its_records() {
+        let damaged = |segment| SegmentStats { is_damaged: true, ..segment };
+        let tombstones = SegmentStats { tombstone_bytes: 900, ..segment(2, 1000, 0) };
+        let expired = SegmentStats { expiry_max: 1, ..segment(3, 1000, 500) };
+        for newer in [tombstones, expired] {
+            assert_eq!(plan(&[newer], &shard()), Plan::Drop(vec![newer.id]));
+            assert_eq!(plan(&[damaged(segment(1, 1000, 500)), newer], &shard()), Plan::Nothing);
+        }
+        assert_eq!(plan(&[damaged(segment(1, 1000, 0))], &shard()), Plan::Nothing);
+        let many = SegmentStats { tombstone_bytes: 900 << 10, ..segment(2, 1 << 20, 100 << 10) };
+        assert_eq!(plan(&[segment(1, 100, 50), many], &shard()), Plan::Merge(ids(&[1, 2])));
+        assert_eq!(plan(&[damaged(segment(1, 100, 50)), many], &shard()), Plan::Nothing);
+    }
+
+    #[test]
+    fn a_segment_is_dead_once_it_has_no_record() {
+        let one = SegmentStats { live_records: 1, ..segment(1, 1000, 0) };
+        assert_eq!(plan(&[one], &shard()), Plan::Nothing);
+        let none = SegmentStats { live_records: 0, ..segment(1, 1000, 8) };
+        assert_eq!(plan(&[none], &shard()), Plan::Drop(vec![none.id]));
     }
 
     fn shard() -> ShardStats {

@@ -49,7 +49,7 @@ pub(crate) fn backlog_micros(files: usize, bytes: u64, shards: u16) -> u64 {
 impl Shard {
     /// Seals what waits for it. Answers how many segments that were.
     pub fn seal_ended(&self) -> Result<usize> {
-        let _upkeep = self.upkeep();
+        let _upkeep = self.upkeep()?;
         self.seal_ended_locked()
     }
 

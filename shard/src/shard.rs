@@ -12,6 +12,7 @@ use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 use crate::apart::Apart;
 use crate::catalog::Catalog;
 use crate::context::Context;
+use crate::error::{Error, Result};
 use crate::extension::Extension;
 use crate::keydir::prefetch::prefetch_to_write;
 use crate::keydir::{Keydir, KeydirWriter};
@@ -50,7 +51,7 @@ pub struct Shard {
     pub counters: Counters,
     // Each guarded by its own lock.
     /// Held by what seals, merges, snapshots or checkpoints: one of them at a time.
-    pub(crate) upkeep: Mutex<()>,
+    pub(crate) upkeep: Mutex<IsOver>,
     writer: Apart<Mutex<Writer>>,
     /// Held by who lists further segment ids, until they are in the queue: ids are used in order.
     pub(crate) listing: Mutex<()>,
@@ -64,8 +65,12 @@ pub struct Shard {
 /// Held by what seals, merges, snapshots or checkpoints.
 #[derive(Debug)]
 pub struct Upkeep<'s> {
-    _turn: MutexGuard<'s, ()>,
+    _turn: MutexGuard<'s, IsOver>,
 }
+
+/// Whether there is no more upkeep, for the store was closed.
+#[derive(Debug)]
+pub(crate) struct IsOver(bool);
 
 /// Counts since the store was opened. On cache lines of their own, which readers have no use for.
 #[derive(Debug, Default)]
@@ -189,7 +194,7 @@ impl Shard {
             snapshot_seqno: recovered.snapshot_seqno.0.into(),
             brake_micros: 0.into(),
             counters: Counters::default(),
-            upkeep: Mutex::new(()),
+            upkeep: Mutex::new(IsOver(false)),
             writer: Apart(Mutex::new(Writer { keydir, log })),
             listing: Mutex::default(),
             ahead: Mutex::new(Ahead { ids: unused, ready: None }),
@@ -216,9 +221,16 @@ impl Shard {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps merges, seals and snapshots of this shard away while it is held.
-    pub fn upkeep(&self) -> Upkeep<'_> {
-        Upkeep { _turn: self.upkeep.lock().unwrap_or_else(PoisonError::into_inner) }
+    /// Keeps merges, seals and snapshots of this shard away while it is held. Fails once that is over.
+    pub fn upkeep(&self) -> Result<Upkeep<'_>> {
+        let turn = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        if turn.0 { Err(Error::Closed) } else { Ok(Upkeep { _turn: turn }) }
+    }
+
+    /// Waits for whoever holds the upkeep, and lets nobody have it any more: the files may belong to
+    /// somebody else from now on.
+    pub fn end_upkeep(&self) {
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).0 = true;
     }
 
     /// Everything up to this sequence number is durable.

@@ -39,7 +39,7 @@ impl Shard {
     /// Writes a snapshot of the keydir as it is now, once everything in it is durable and settled.
     pub fn snapshot(&self, around: &dyn Surroundings) -> Result<()> {
         span!("snapshot", shard = self.id.0, keys = self.len());
-        let _upkeep = self.upkeep();
+        let _upkeep = self.upkeep()?;
         let cut = self.lock_even_closed().cut_keydir();
         self.seal_ended_locked()?;
         around.settle()?;

@@ -44,7 +44,9 @@ pub(crate) fn export(args: &ExportArgs) -> Outcome {
         return written.and_then(|()| damaged.finish());
     }
     let named = written.and_then(|()| {
-        fs::rename(&partial, path).map_err(|source| Fault::system("rename to", path, source))
+        file.sync_all().map_err(|source| Fault::system("sync", &partial, source))?;
+        fs::rename(&partial, path).map_err(|source| Fault::system("rename to", path, source))?;
+        beside::sync_parent(path)
     });
     if named.is_err() {
         let _ = fs::remove_file(&partial);

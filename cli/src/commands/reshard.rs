@@ -46,21 +46,13 @@ pub(crate) fn reshard(args: &ReshardArgs) -> Outcome {
         )));
     }
     from.close()?;
-    let old = draft.exchange(&store)?;
-    match &args.keep_old {
-        Some(keep) => {
-            fs::rename(&old, keep).map_err(|source| Fault::System {
-                action: format!(
-                    "rename the old store, which is {} now, to {}",
-                    old.display(),
-                    keep.display()
-                ),
-                source,
-            })?;
-        }
-        None => {
-            fs::remove_dir_all(&old).map_err(|source| Fault::system("remove", &old, source))?;
-        }
+    if let Some(keep) = &args.keep_old {
+        // Under the name that the old store gets: so what is called a draft never is the old store.
+        draft.rename(keep)?;
+        Draft::existing(keep.clone()).exchange(&store)?;
+    } else {
+        let old = draft.exchange(&store)?;
+        fs::remove_dir_all(&old).map_err(|source| Fault::system("remove", &old, source))?;
     }
     drop(held);
     answer(args, copied, shards)

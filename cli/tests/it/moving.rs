@@ -119,6 +119,31 @@ fn resharding_keeps_everything() {
     home.run("reshard", &["257"]).fails(2, "257 is not in 1..=256");
 }
 
+/// What can't be renamed is found out before anything was exchanged, and a second run removes no store.
+#[test]
+fn an_old_store_that_cannot_be_kept_stays_where_it_is() {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| path.metadata().map(|meta| meta.dev());
+    let home = Home::new();
+    let elsewhere = Path::new("/dev/shm");
+    if device(elsewhere).is_ok_and(|there| there == device(&home.path("")).unwrap())
+        || !elsewhere.exists()
+    {
+        eprintln!("skipped: there is no other file system");
+        return;
+    }
+    fill_with_expiry(&home.store());
+    let before = contents(&home.store());
+    let old = elsewhere.join(format!("caskade-test-{}", std::process::id()));
+    for _ in 0..2 {
+        home.run("reshard", &["2", "--keep-old", old.to_str().unwrap()]).fails(5, "rename");
+        assert_eq!(contents(&home.store()), before);
+        let stats: Value = serde_json::from_str(home.run("stats", &["--json"]).ok()).unwrap();
+        assert_eq!(stats["shards"].as_array().unwrap().len(), 3);
+    }
+    assert_eq!(std::fs::read_dir(home.path("")).unwrap().count(), 1);
+}
+
 #[test]
 fn a_store_behind_a_link_is_resharded_where_it_lies() {
     let home = Home::new();

@@ -87,3 +87,18 @@ fn many_values_are_what_single_gets_answer_and_outlive_each_other() {
     db.close().unwrap();
     assert_eq!(copy, vec![50; 500]);
 }
+
+/// Shards count their writes from 1 each.
+#[test]
+fn a_version_is_that_of_one_key_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::builder(dir.path().join("data")).shards(16).open().unwrap();
+    let versions: Vec<_> =
+        (0..40_u32).map(|key| db.put(&key.to_le_bytes(), b"v").unwrap()).collect();
+    for (key, version) in (0_u32..).zip(&versions) {
+        for (other, _) in (0_u32..).zip(&versions).filter(|(other, _)| *other != key) {
+            assert_eq!(db.put_if_version(&other.to_le_bytes(), b"w", *version).unwrap(), None);
+        }
+    }
+    assert!(db.put_if_version(&0_u32.to_le_bytes(), b"w", versions[0]).unwrap().is_some());
+}

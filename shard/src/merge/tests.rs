@@ -31,6 +31,47 @@ impl Surroundings for Watching<'_> {
     }
 }
 
+/// Where a record lies of which all before it have values of five bytes and keys of one.
+fn record_at(id: SegmentId, index: usize) -> (std::path::PathBuf, u64) {
+    (Path::new(SHARD).join(names::segment(id)), (HEADER_LEN + 32 * index) as u64)
+}
+
+/// A put over a damaged record counts its length as dead, which may be any. Its neighbours live.
+#[test]
+fn a_wrong_length_kills_no_neighbour() {
+    let mut life = Life::new();
+    life.put("l", "lives");
+    life.put("k", &"v".repeat(37));
+    let id = life.seal();
+    let (path, first) = record_at(id, 0);
+    // 5 becomes 69: the frame reaches to the end of the segment.
+    life.disk.flip_bit(&path, first + 8, 6).unwrap();
+    life.put("l", "again");
+    let (stats, _) = life.shard().merge_stats();
+    assert_eq!((stats[0].live_bytes, stats[0].live_records), (0, 1));
+    let around = Meddling { life: &life, before_settle: || {} };
+    assert_eq!(life.shard().merge_by_policy(&around, false, false).unwrap(), None);
+    life.compare();
+}
+
+#[test]
+fn a_tombstone_stays_while_a_damaged_segment_may_hold_its_key() {
+    let mut life = Life::new();
+    for key in ["k", "l", "m"] {
+        life.put(key, "value");
+    }
+    let older = life.seal();
+    life.delete("k");
+    let newer = life.seal();
+    let (path, last) = record_at(older, 2);
+    life.disk.flip_bit(&path, last + 21, 0).unwrap();
+    let around = Meddling { life: &life, before_settle: || {} };
+    life.shard().merge_chosen(&around, &mut |id| id == older).expect_err("a damaged record");
+    assert_eq!(life.shard().merge_by_policy(&around, false, false).unwrap(), None);
+    assert_eq!(life.sealed(), [older, newer]);
+    assert_eq!(life.reopen().get(b"k"), None);
+}
+
 #[test]
 fn a_tombstone_stays_while_an_older_segment_may_hold_its_key() {
     let mut life = Life::new();
@@ -307,7 +348,7 @@ fn a_merge_tells_how_far_it_is_and_can_be_stopped() {
     let files = || life.disk.list(SHARD).unwrap().into_iter().map(|entry| entry.name);
     let files_before: Vec<_> = files().collect();
     let merge = |limit| {
-        let _upkeep = life.shard().upkeep();
+        let _upkeep = life.shard().upkeep().unwrap();
         let around = Watching { life: &life, steps: RefCell::default(), limit };
         let outcome = life.shard().merge_segments(&before, &around);
         (outcome, around.steps.into_inner())
@@ -429,7 +470,7 @@ fn a_segment_with_a_damaged_dead_record_is_kept() {
     let before = life.sealed();
     let around = Meddling { life: &life, before_settle: || {} };
     let refused = {
-        let _upkeep = life.shard().upkeep();
+        let _upkeep = life.shard().upkeep().unwrap();
         life.shard().merge_segments(&[first], &around)
     };
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");

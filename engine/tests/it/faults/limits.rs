@@ -1,5 +1,6 @@
 //! Full disks, failing calls, sizes at and over their limits.
 
+use std::path::Path;
 use std::time::Duration;
 
 use caskade::{Batch, Durability, Error, Expiry, WriteOptions};
@@ -8,6 +9,7 @@ use caskade_shard::storage::sim::{FailedSync, Op, Pending, Repeat, Verdict};
 use crate::rig::{Rig, tiny};
 
 const EIO: i32 = 5;
+const EACCES: i32 = 13;
 const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 
@@ -244,6 +246,23 @@ fn too_many_open_files_are_an_error_and_no_loss() {
 /// Without a handle a directory cannot be synced. That is no failed sync: nothing is lost, and with
 /// handles again the same write becomes durable, without reopening.
 #[test]
+fn a_sync_that_finds_no_handle_is_made_up_for_by_the_next() {
+    let mut rig = Rig::new();
+    rig.disk.faults().set_rule(move |call| {
+        if call.op == Op::SyncDir { Verdict::Fail(EMFILE) } else { Verdict::Proceed }
+    });
+    let durably = WriteOptions::new().durability(Durability::Sync);
+    // Too large for the journal, in a segment whose name is not durable yet.
+    rig.db().put_with(b"large", &[1; 9000], durably).expect_err("no handles");
+    rig.disk.faults().clear();
+    rig.db().sync().unwrap();
+    rig.note(b"large", Some(&[1; 9000]));
+    rig.power_cut(&mut |_: &Pending<'_>| false);
+    rig.open();
+    rig.prove();
+}
+
+#[test]
 fn a_sync_that_finds_no_handle_may_be_tried_again() {
     for op in [Op::SyncDir, Op::Create] {
         let mut rig = Rig::new();
@@ -331,4 +350,31 @@ fn keys_and_values_of_every_size() {
     rig.delete("");
     rig.delete(vec![1; 65_536]);
     rig.prove();
+}
+
+/// What fails where a checkpoint goes to is no failure of the store.
+#[test]
+fn a_checkpoint_that_fails_leaves_the_store_as_it_was() {
+    for place in ["/", "/copy", "/copy/shard-000"] {
+        let mut rig = Rig::with(tiny(1));
+        rig.put("k", "v");
+        rig.disk.faults().set_rule(move |call| {
+            let is_there = call.op == Op::SyncDir && call.path == Path::new(place);
+            if is_there { Verdict::Fail(EIO) } else { Verdict::Proceed }
+        });
+        let error = rig.db().checkpoint("/copy").expect_err("a sync failed");
+        assert!(matches!(error, Error::Io { .. }), "{place}: {error}");
+        rig.disk.faults().clear();
+        assert_eq!(rig.db().poisoned(), None, "{place}");
+        rig.put("k", "w");
+        rig.db().checkpoint("/copy").unwrap();
+        rig.prove();
+    }
+    // Nor need the folder above be one that may be read.
+    let rig = Rig::with(tiny(1));
+    rig.disk.faults().set_rule(move |call| {
+        let is_above = call.op == Op::SyncDir && call.path == Path::new("/");
+        if is_above { Verdict::Fail(EACCES) } else { Verdict::Proceed }
+    });
+    rig.db().checkpoint("/copy").unwrap();
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Barrier;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{channel, sync_channel};
+use std::time::Duration;
 
-use caskade::{Db, Error};
+use caskade::{Db, Durability, Error};
 use caskade_shard::storage::sim::Repeat;
 
 use crate::rig::{Rig, is_alone, resources};
@@ -213,4 +214,95 @@ fn a_closed_store_opens_again_while_children_are_born() {
             assert!(opened.is_ok(), "round {round}: {opened:?}");
         }
     });
+}
+
+/// Who opens the store next has its files alone, whatever was under way.
+#[test]
+fn closing_waits_for_a_compaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = Db::builder(&path).shards(1).open().unwrap();
+    for key in 0..2000_u32 {
+        db.put(&key.to_le_bytes(), &[7; 500]).unwrap();
+    }
+    for key in 0..600_u32 {
+        db.delete(&key.to_le_bytes()).unwrap();
+    }
+    db.close().unwrap();
+    // At rest: closing has nothing to do that would make it wait.
+    let db = Db::open(&path).unwrap();
+    let (began, has_begun) = channel();
+    let (go, may_go) = channel::<()>();
+    std::thread::scope(|scope| {
+        let compacting = scope.spawn(|| {
+            db.compact_with(move |_| {
+                let _ = began.send(());
+                // An error once it may go.
+                let _ = may_go.recv();
+                true
+            })
+        });
+        has_begun.recv().unwrap();
+        let closing = scope.spawn(|| db.close());
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(matches!(Db::open(&path), Err(Error::Locked { .. })), "the merge goes on");
+        drop(go);
+        closing.join().unwrap().unwrap();
+        assert!(matches!(compacting.join().unwrap(), Ok(_) | Err(Error::Closed)));
+    });
+    let db = Db::open(&path).unwrap();
+    assert_eq!(db.iter().unwrap().map(Result::unwrap).count(), 1400);
+}
+
+/// The background's work is done by rayon's threads, all of which may be waiting for its end.
+#[test]
+fn stores_are_dropped_by_all_of_rayons_threads() {
+    let (done, is_done) = channel();
+    std::thread::spawn(move || {
+        rayon::broadcast(|_| {
+            let dir = tempfile::tempdir().unwrap();
+            let db = Db::open(dir.path().join("db")).unwrap();
+            db.put(b"key", b"value").unwrap();
+            // The background has begun to look around.
+            std::thread::sleep(Duration::from_millis(100));
+        });
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(30)).expect("nobody waits for somebody who waits");
+}
+
+#[test]
+fn a_sync_that_is_due_in_ages_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let never = Durability::Interval(Duration::MAX);
+    let db = Db::builder(dir.path().join("db")).durability(never).open().unwrap();
+    db.put(b"key", b"value").unwrap();
+    db.close().unwrap();
+}
+
+/// The process may go elsewhere while a store is open.
+#[test]
+fn a_store_knows_where_it_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = std::env::current_dir().unwrap();
+    let mut path: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    path.push(dir.path().strip_prefix("/").unwrap());
+    let db = Db::open(path.join("db")).unwrap();
+    assert!(db.path().is_absolute());
+    assert_eq!(db.path().canonicalize().unwrap(), dir.path().join("db").canonicalize().unwrap());
+}
+
+/// Space set aside that is not there helps nobody: a crash came before it, or a copy left it out.
+#[test]
+fn a_hollow_reserve_is_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    Db::open(&path).unwrap().close().unwrap();
+    let reserve = path.join("RESERVE");
+    let before = std::fs::metadata(&reserve).unwrap().len();
+    std::fs::File::create(&reserve).unwrap();
+    let db = Db::open(&path).unwrap();
+    assert_eq!(std::fs::metadata(&reserve).unwrap().len(), before);
+    assert!(before > 0);
+    drop(db);
 }

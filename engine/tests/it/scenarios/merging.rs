@@ -152,6 +152,32 @@ fn the_space_of_merged_segments_comes_back_by_itself() {
     }
 }
 
+/// What waits for the merge window is merged when it opens, although nobody writes any more.
+#[test]
+fn the_merge_window_opens_by_itself() {
+    const MINUTE: u64 = 60_000;
+    let mut rig = Rig::with(tiny(1).merge_window(60, 120));
+    rig.disk.set_wall_ms(130 * MINUTE);
+    for round in 0..60_u8 {
+        // One that lives on in each segment.
+        rig.put([round, 1], [round; 10]);
+        for key in 0..20_u8 {
+            rig.put([key], [round; 100]);
+        }
+    }
+    let total = |rig: &mut Rig| {
+        rig.settle_down();
+        rig.db().stats().total.total_bytes
+    };
+    let before = total(&mut rig);
+    rig.disk.set_wall_ms((1440 + 59) * MINUTE);
+    assert_eq!(total(&mut rig), before);
+    rig.disk.set_wall_ms((1440 + 60) * MINUTE);
+    let after = total(&mut rig);
+    assert!(after < before * 2 / 3, "{before} to {after}");
+    rig.prove();
+}
+
 /// Killed, and powered off, in every storage call from the first of a compaction to the last.
 #[test]
 fn a_crash_in_any_call_of_a_compaction_changes_nothing() {
