@@ -1,8 +1,7 @@
 //! Hot checkpoints: a directory of hard links that opens as a store.
 //!
 //! All shards are cut at one moment, so that batches are in it whole or not at all. While the
-//! files are being linked, the target has no `STORE` file: an interrupted checkpoint is no store. What
-//! fails there fails the checkpoint alone, a sync too: the store is elsewhere.
+//! files are being linked, the target has no `STORE` file: an interrupted checkpoint is no store.
 
 use std::io;
 use std::path::Path;
@@ -74,7 +73,7 @@ pub(crate) fn checkpoint(
         }
     }
     drop(upkeep);
-    storage.sync_dir(target).at("sync", target)?;
+    store.ctx.sync_dir(target)?;
     replace(storage, target, names::STORE, &meta)
         .map_err(|fault| Error::io("write", &target.join(names::STORE), fault.into()))?;
     Ok(report)
@@ -100,10 +99,10 @@ fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<()> {
     // Also where it was there: an earlier try may have ended before its name was durable.
     if let Some(parent) = target.parent() {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        match storage.sync_dir(parent) {
+        match store.ctx.sync_dir(parent) {
             // A copy may lie in a directory that its user must not read.
-            Err(fault) if fault.kind() == io::ErrorKind::PermissionDenied => {}
-            answer => answer.at("sync", parent)?,
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
+            answer => answer?,
         }
     }
     if is_new {
@@ -133,5 +132,5 @@ fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<()> {
         storage.lock(&own).map_err(|_| Error::Locked { path: target.to_owned(), pid: None })?;
     let path = target.join(names::STORE);
     storage.remove(&path).at("remove", &path)?;
-    storage.sync_dir(target).at("sync", target)
+    store.ctx.sync_dir(target)
 }

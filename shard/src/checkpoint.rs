@@ -6,10 +6,11 @@ use caskade_codec::ids::Seqno;
 use caskade_codec::manifest::{Manifest, SegmentEntry};
 use caskade_codec::names::{self, FileName};
 
+use crate::catalog;
 use crate::error::{At, Error, Result};
 use crate::recovery::read_file;
 use crate::shard::{Shard, Upkeep};
-use crate::storage::{self, EntryKind};
+use crate::storage::EntryKind;
 
 /// What was done for one shard.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,10 +64,8 @@ impl Shard {
         }
         let _ = storage.remove(&target.join(names::KEYDIR));
         let _ = storage.hard_link(&self.dir.join(names::KEYDIR), &target.join(names::KEYDIR));
-        storage.sync_dir(target).at("sync", target)?;
-        let path = target.join(names::MANIFEST);
-        storage::replace(storage, target, names::MANIFEST, &manifest.encode())
-            .map_err(|fault| Error::io("write", &path, fault.source))?;
+        self.ctx.sync_dir(target)?;
+        catalog::write(&self.ctx, target, &manifest)?;
         Ok(linked)
     }
 

@@ -122,10 +122,13 @@ impl Context {
     }
 
     /// Makes the names in a directory durable. A sync that failed poisons the store. One that could
-    /// not begin, for want of a file handle, changed nothing: the caller may try again.
+    /// not begin, for want of a file handle or of the directory, changed nothing: the caller may try again.
     pub fn sync_dir(&self, dir: &Path) -> Result<()> {
+        use std::io::ErrorKind::{NotFound, PermissionDenied};
         self.storage.sync_dir(dir).map_err(|fault| {
-            if storage::is_out_of_handles(&fault) {
+            // The latter two come from opening the directory alone.
+            let is_closed_to_us = matches!(fault.kind(), NotFound | PermissionDenied);
+            if storage::is_out_of_handles(&fault) || is_closed_to_us {
                 return Error::io("sync", dir, fault);
             }
             self.poison.latch(format_args!("fsync of {}: {fault}", dir.display()))
