@@ -13,6 +13,7 @@ use caskade_shard::shard::Shard;
 use caskade_shard::storage::{Access, replace};
 use caskade_shard::write_path::Locked;
 
+use crate::open::sync_name;
 use crate::store::Store;
 use crate::{Error, Result};
 
@@ -97,14 +98,7 @@ fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<()> {
         Err(fault) => return Err(Error::io("create the directory", target, fault)),
     };
     // Also where it was there: an earlier try may have ended before its name was durable.
-    if let Some(parent) = target.parent() {
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        match store.ctx.sync_dir(parent) {
-            // A copy may lie in a directory that its user must not read.
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
-            answer => answer?,
-        }
-    }
+    sync_name(target, |parent| store.ctx.sync_dir(parent))?;
     if is_new {
         return Ok(());
     }

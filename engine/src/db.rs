@@ -641,7 +641,7 @@ impl Db {
         self.store().ctx.poison.cause()
     }
 
-    /// The directory of the store.
+    /// The directory of the store, as an absolute path.
     pub fn path(&self) -> &Path {
         &self.store().ctx.path
     }

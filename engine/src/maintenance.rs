@@ -564,32 +564,36 @@ mod tests {
         Maintenance::new(Arc::new(store), events)
     }
 
+    /// Opens a store of one shard that syncs every so often.
+    fn synced_every(period: Duration) -> (tempfile::TempDir, Maintenance) {
+        let home = tempfile::tempdir().expect("a directory");
+        let options = Db::builder(home.path()).durability(Durability::Interval(period));
+        let maintenance = opened(options.shards(1));
+        (home, maintenance)
+    }
+
+    /// Whether all is durable, soon or in ten seconds at most.
+    fn becomes_durable(shard: &caskade_shard::shard::Shard) -> bool {
+        (0..2000).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            shard.durable() == shard.last_seqno()
+        })
+    }
+
     /// Work of a minute must not keep back a sync by the second.
     #[test]
     fn a_sync_by_time_waits_for_no_merge() {
-        let home = tempfile::tempdir().expect("a directory");
-        let every = Duration::from_millis(20);
-        let options = Db::builder(home.path()).durability(Durability::Interval(every));
-        let maintenance = opened(options.shards(1));
+        let (_home, maintenance) = synced_every(Duration::from_millis(20));
         maintenance.store.put(b"key", b"value", WriteOptions::new()).expect("writes");
         let shard = &maintenance.store.shards[0];
-        let is_durable = maintenance.in_shards(&[ShardId(0)], |_| {
-            // Twenty seconds at most.
-            (0..4000).any(|_| {
-                std::thread::sleep(Duration::from_millis(5));
-                shard.durable() == shard.last_seqno()
-            })
-        });
+        let is_durable = maintenance.in_shards(&[ShardId(0)], |_| becomes_durable(shard));
         assert_eq!(is_durable, [true]);
     }
 
     /// Nor must it be forgotten where a merge takes in that there was a write.
     #[test]
     fn a_sync_by_time_is_planned_by_whoever_hears_of_the_write() {
-        let home = tempfile::tempdir().expect("a directory");
-        let every = Duration::from_millis(20);
-        let options = Db::builder(home.path()).durability(Durability::Interval(every));
-        let maintenance = opened(options.shards(1));
+        let (_home, maintenance) = synced_every(Duration::from_millis(20));
         maintenance.store.is_dirty.store(true, Ordering::Release);
         let shard = &maintenance.store.shards[0];
         let is_durable = maintenance.in_shards(&[ShardId(0)], |_| {
@@ -597,19 +601,14 @@ mod tests {
             std::thread::sleep(Duration::from_millis(200));
             maintenance.store.put(b"key", b"value", WriteOptions::new()).expect("writes");
             maintenance.take(Event::Awake);
-            (0..1000).any(|_| {
-                std::thread::sleep(Duration::from_millis(5));
-                shard.durable() == shard.last_seqno()
-            })
+            becomes_durable(shard)
         });
         assert_eq!(is_durable, [true]);
     }
 
     #[test]
     fn a_planned_sync_is_not_put_off() {
-        let home = tempfile::tempdir().expect("a directory");
-        let options = Db::builder(home.path()).durability(Durability::Interval(RETRY));
-        let maintenance = opened(options.shards(1));
+        let (_home, maintenance) = synced_every(RETRY);
         maintenance.take(Event::Awake);
         let planned = maintenance.todo().sync_at;
         assert!(planned.is_some());

@@ -116,15 +116,19 @@ fn make_names_durable(storage: &dyn Storage, path: &Path) -> Result<()> {
     if planted!("store-name-unsynced") {
         return Ok(());
     }
-    if let Some(parent) = path.parent() {
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        match storage.sync_dir(parent) {
-            // A store may lie in a directory that its user must not read.
-            Err(fault) if fault.kind() == io::ErrorKind::PermissionDenied => {}
-            answer => answer.at("sync", parent)?,
-        }
-    }
+    sync_name(path, |parent| storage.sync_dir(parent).at("sync", parent))?;
     storage.sync_dir(path).at("sync", path)
+}
+
+/// Makes the name of a store's directory durable by `sync`, which is given the directory above.
+pub(crate) fn sync_name(path: &Path, sync: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match sync(parent) {
+        // A store may lie in a directory that its user must not read.
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        answer => answer,
+    }
 }
 
 /// What the store's file says, and whether both of its copies are as they were written.

@@ -177,9 +177,9 @@ impl Store {
             shard.close_log();
             shard.discard_ahead();
         }
-        self.ctx.reclaim.collect();
         // Somebody may still merge, or make a checkpoint: whoever takes the lock then has the files alone.
         self.shards.iter().for_each(Shard::end_upkeep);
+        self.ctx.reclaim.collect();
         *self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         self.state.store(CLOSED, Ordering::Release);
         outcome
@@ -231,5 +231,44 @@ impl Surroundings for Around<'_> {
 
     fn pace(&self, _bytes: u64) -> Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::WriteOptions;
+    use crate::writes::Decision;
+
+    /// What writes weigh decides how often they rest: all kinds of them weigh something.
+    #[test]
+    fn every_write_feels_the_brake() {
+        let home = tempfile::tempdir().expect("a directory");
+        let builder = crate::Db::builder(home.path()).shards(1);
+        // Nobody does the background's work.
+        let (store, _events) = crate::open::open(builder).expect("opens");
+        let put = |value: &[u8]| {
+            store.put(b"key", value, WriteOptions::new()).expect("writes");
+        };
+        for _ in 0..150 {
+            put(b"value");
+            store.shards[0].lock().expect("is open").end_active();
+        }
+        let weight_of = |write: &dyn Fn()| {
+            let before = store.unrested_bytes.load(Ordering::Relaxed);
+            write();
+            store.unrested_bytes.load(Ordering::Relaxed) - before
+        };
+        assert!(weight_of(&|| put(b"")) > 0);
+        let replacement = [7; 1000];
+        let modify = || {
+            let decide = || store.stored(&replacement, None).map(Decision::Put);
+            store.modify(b"key", None, |_| decide()).expect("writes");
+        };
+        assert!(weight_of(&modify) > 1000);
+        let delete = || {
+            store.delete(b"key", None).expect("deletes");
+        };
+        assert!(weight_of(&delete) > 0);
     }
 }

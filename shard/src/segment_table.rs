@@ -266,13 +266,19 @@ mod tests {
         Arc::new(Segment::new(identity, map, 64))
     }
 
+    /// A table of one segment, in which slot that is, and whether it is kept.
+    fn table_of_one(reclaim: &Arc<Reclaim>) -> (SegmentTable, u32, Weak<Segment>) {
+        let table = SegmentTable::new(Arc::clone(reclaim));
+        let slot = table.reserve();
+        table.insert(segment(&*file(), 1, slot));
+        let kept = Arc::downgrade(&table.all()[0]);
+        (table, slot, kept)
+    }
+
     #[test]
     fn who_looks_into_a_slot_by_chance_keeps_what_was_there() {
-        let (file, reclaim) = (file(), Arc::new(Reclaim::new()));
-        let table = SegmentTable::new(Arc::clone(&reclaim));
-        let slot = table.reserve();
-        table.insert(segment(&*file, 1, slot));
-        let kept = Arc::downgrade(&table.all()[0]);
+        let reclaim = Arc::new(Reclaim::new());
+        let (table, slot, kept) = table_of_one(&reclaim);
         let before = reclaim.enter();
         table.remove(slot);
         reclaim.collect();
@@ -294,11 +300,8 @@ mod tests {
 
     #[test]
     fn what_was_removed_goes_with_the_reclaim_too() {
-        let (file, reclaim) = (file(), Arc::new(Reclaim::new()));
-        let table = SegmentTable::new(Arc::clone(&reclaim));
-        let slot = table.reserve();
-        table.insert(segment(&*file, 1, slot));
-        let kept = Arc::downgrade(&table.all()[0]);
+        let reclaim = Arc::new(Reclaim::new());
+        let (table, slot, kept) = table_of_one(&reclaim);
         table.remove(slot);
         drop((table, reclaim));
         assert!(kept.upgrade().is_none());

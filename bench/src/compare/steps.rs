@@ -28,7 +28,9 @@ pub(crate) fn run(words: &[String]) -> Outcome<()> {
     if job.store == CEILINGS {
         return say(&ceilings::run(&job)?);
     }
-    fill_page_cache(&job.dir)?;
+    if job.dir.exists() {
+        fill_page_cache(&job.dir)?;
+    }
     let found = match job.step {
         Step::Load1 | Step::Load2 | Step::LoadBatched => load::run(&job)?,
         Step::Get => get::hits(&job)?,
@@ -53,20 +55,13 @@ pub(crate) fn run(words: &[String]) -> Outcome<()> {
 /// idle while the other stores had their turns.
 fn fill_page_cache(dir: &Path) -> Outcome<()> {
     let mut buffer = vec![0; 256 << 10];
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        if !dir.exists() {
-            continue;
-        }
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                dirs.push(entry.path());
-            } else if kind.is_file() {
-                let mut file = File::open(entry.path())?;
-                while file.read(&mut buffer)? > 0 {}
-            }
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fill_page_cache(&entry.path())?;
+        } else {
+            let mut file = File::open(entry.path())?;
+            while file.read(&mut buffer)? > 0 {}
         }
     }
     Ok(())

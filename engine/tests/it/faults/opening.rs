@@ -195,24 +195,16 @@ fn closed_handles_answer_errors() {
     rig.prove();
 }
 
-/// A panic on the maintenance thread: the store is poisoned, and says so.
-#[test]
-fn a_panic_in_the_background_poisons() {
-    let mut rig = Rig::with(
-        tiny(1)
-            .background(Background::Thread)
-            .on_background_error(|_| panic!("planted in the hook of background errors")),
-    );
-    rig.put("k", "v");
-    // Sealing fails, which calls the hook.
+/// Lets sealing fail, and writes until something comes of it.
+fn fail_to_seal(rig: &mut Rig, until: impl Fn(&Rig) -> bool) {
+    use caskade_shard::storage::sim::{Op, Verdict};
     rig.disk.faults().set_rule(|call| {
-        use caskade_shard::storage::sim::{Op, Verdict};
         let is_manifest = call.path.to_str().is_some_and(|path| path.contains("MANIFEST"));
         if call.op == Op::Create && is_manifest { Verdict::Fail(5) } else { Verdict::Proceed }
     });
     let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
     for key in (0..200_u8).cycle() {
-        if rig.db().poisoned().is_some() || std::time::Instant::now() > deadline {
+        if until(rig) || std::time::Instant::now() > deadline {
             break;
         }
         // A rotation needs the manifest too, and may fail before the background does.
@@ -223,6 +215,39 @@ fn a_panic_in_the_background_poisons() {
         rig.disk.advance(500);
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
+}
+
+/// Who hears of a background error may close the store there and then.
+#[test]
+fn the_hook_of_background_errors_may_close_the_store() {
+    let store = std::sync::Arc::new(std::sync::OnceLock::<Db>::new());
+    let (closed, is_closed) = std::sync::mpsc::channel();
+    let hook = {
+        let store = std::sync::Arc::clone(&store);
+        move |_: &Error| {
+            let _ = store.get().expect("is open").close();
+            let _ = closed.send(());
+        }
+    };
+    let builder = tiny(1).background(Background::Thread).on_background_error(hook);
+    let mut rig = Rig::with(builder);
+    store.set(rig.db().clone()).expect("is set once");
+    fail_to_seal(&mut rig, |_| is_closed.try_recv().is_ok());
+    assert!(matches!(rig.db().put(b"k", b"v"), Err(Error::Closed)));
+    assert_eq!(rig.db().poisoned(), None);
+}
+
+/// A panic on the maintenance thread: the store is poisoned, and says so.
+#[test]
+fn a_panic_in_the_background_poisons() {
+    let mut rig = Rig::with(
+        tiny(1)
+            .background(Background::Thread)
+            .on_background_error(|_| panic!("planted in the hook of background errors")),
+    );
+    rig.put("k", "v");
+    // That calls the hook.
+    fail_to_seal(&mut rig, |rig| rig.db().poisoned().is_some());
     let error = rig.db().put(b"l", b"v").expect_err("poisoned");
     assert!(matches!(&error, Error::Poisoned { cause } if cause.contains("panicked")), "{error}");
     assert_eq!(rig.db().get(b"k").unwrap().unwrap(), b"v");
