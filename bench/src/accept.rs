@@ -358,19 +358,25 @@ fn durable(args: &Args, dir: &Path, report: &mut Report) -> Outcome<()> {
     Ok(())
 }
 
-/// How many thousand times a second a small write to a written file can be made durable.
+/// How many thousand times a second a block of a written file can be written and made durable, around
+/// the page cache where the file system allows that.
 pub(crate) fn sync_rate(path: &Path, stretch: Duration) -> Outcome<f64> {
     use std::os::unix::fs::FileExt;
     const LEN: u64 = 8 << 20;
+    const BLOCK: usize = 4096;
     let file = fs::File::create(path)?;
     file.write_all_at(&vec![0xA5; LEN as usize], 0)?;
     file.sync_all()?;
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    let _ = rustix::fs::fcntl_setfl(&file, flags | rustix::fs::OFlags::DIRECT);
+    let buffer = [0x5A; 2 * BLOCK];
+    let block = &buffer[buffer.as_ptr().align_offset(BLOCK)..][..BLOCK];
     let begun = Instant::now();
     let (mut count, mut at) = (0_u64, 0);
     while begun.elapsed() < stretch {
-        file.write_all_at(&[0x5A; 160], at)?;
+        file.write_all_at(block, at)?;
         file.sync_data()?;
-        at = (at + 160) % (LEN - 160);
+        at = (at + BLOCK as u64) % LEN;
         count += 1;
     }
     Ok(count as f64 / begun.elapsed().as_secs_f64() / 1e3)

@@ -10,7 +10,7 @@ use bench::zipf::Zipf;
 use hashbrown::HashMap;
 use memmap2::{Mmap, MmapMut};
 
-use super::drive::{SAMPLE, drive};
+use super::drive::{SAMPLE, by_one_and_two, drive};
 use super::plan::{Job, Step};
 use super::results::Found;
 use super::steps::{DRAWN, keys_of_len};
@@ -83,7 +83,9 @@ fn append(job: &Job, threads: usize, found: &mut Found) -> Outcome<()> {
     });
     let rate = (share * threads as u64) as f64 / elapsed.as_secs_f64();
     found.figure(&format!("append.load.{threads}"), rate);
-    Ok(())
+    drop(files);
+    // What it left to be written must not be written while the next store is measured.
+    Ok(std::fs::remove_dir_all(&job.dir)?)
 }
 
 fn map(keys: u64) -> Map {
@@ -101,18 +103,19 @@ fn copy(map: &Map, key: &[u8; KEY_LEN], out: &mut Vec<u8>) -> bool {
 
 fn map_hits(job: &Job, found: &mut Found) -> Outcome<()> {
     let map = map(job.keys);
-    for threads in [1, 2] {
-        let phase = drive(threads, job.stretch, SAMPLE, |thread| {
+    let phases = by_one_and_two(job.stretch, |threads, stretch| {
+        drive(threads, stretch, SAMPLE, |thread| {
             let (mut order, mut out) = (Uniform::new(20 + thread as u64, job.keys), Vec::new());
             let map = &map;
             move || {
                 black_box(copy(map, &key(order.draw()), &mut out));
                 Ok(())
             }
-        })?;
-        found.figure(&format!("hashbrown.get.{threads}"), phase.rate());
-        found.latency(&format!("get.{threads}"), &phase.latency);
-    }
+        })
+    })?;
+    found.one_and_two("hashbrown.get", &phases);
+    // The plots of a store's gets show the map's beside them.
+    found.latency("get.1", &phases[0].latency);
     Ok(())
 }
 
@@ -134,8 +137,8 @@ fn map_zipf(job: &Job, found: &mut Found) -> Outcome<()> {
 
 fn map_misses(job: &Job, found: &mut Found) -> Outcome<()> {
     let map = map(job.keys);
-    for threads in [1, 2] {
-        let phase = drive(threads, job.stretch / 2, SAMPLE, |thread| {
+    let phases = by_one_and_two(job.stretch, |threads, stretch| {
+        drive(threads, stretch, SAMPLE, |thread| {
             let mut order = Uniform::new(60 + thread as u64, 1 << 40);
             let mut out = Vec::new();
             let map = &map;
@@ -143,9 +146,9 @@ fn map_misses(job: &Job, found: &mut Found) -> Outcome<()> {
                 black_box(copy(map, &absent_key(order.draw()), &mut out));
                 Ok(())
             }
-        })?;
-        found.figure(&format!("hashbrown.miss.{threads}"), phase.rate());
-    }
+        })
+    })?;
+    found.one_and_two("hashbrown.miss", &phases);
     Ok(())
 }
 
@@ -164,8 +167,8 @@ fn mapped_gets(job: &Job, len: usize, id: &str, found: &mut Found) -> Outcome<()
     }
     let file: Mmap = file.make_read_only()?;
     for (name, is_checked) in [("mapped", false), ("mapped_crc", true)] {
-        for threads in [1, 2] {
-            let phase = drive(threads, job.stretch / 2, SAMPLE, |thread| {
+        let phases = by_one_and_two(job.stretch, |threads, stretch| {
+            drive(threads, stretch, SAMPLE, |thread| {
                 let (mut order, mut out) = (Uniform::new(20 + thread as u64, keys), Vec::new());
                 let (places, file) = (&places, &file);
                 move || {
@@ -182,9 +185,9 @@ fn mapped_gets(job: &Job, len: usize, id: &str, found: &mut Found) -> Outcome<()
                     black_box(&out);
                     Ok(())
                 }
-            })?;
-            found.figure(&format!("{name}.{id}.{threads}"), phase.rate());
-        }
+            })
+        })?;
+        found.one_and_two(&format!("{name}.{id}"), &phases);
     }
     drop(file);
     Ok(std::fs::remove_file(path)?)

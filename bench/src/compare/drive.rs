@@ -31,6 +31,14 @@ impl Phase {
     pub(crate) fn rate(&self) -> f64 {
         self.ops as f64 / self.elapsed.as_secs_f64()
     }
+
+    /// Takes in what was done afterwards.
+    fn add(&mut self, later: &Self) {
+        self.ops += later.ops;
+        self.elapsed += later.elapsed;
+        self.latency.merge(&later.latency);
+        self.worst_stall = self.worst_stall.max(later.worst_stall);
+    }
 }
 
 /// Operations by one thread.
@@ -97,6 +105,19 @@ pub(crate) fn drive<W: FnMut() -> Outcome<()>>(
             }
         }
     })
+}
+
+/// Operations by one thread and by two, in turn and back again: a machine that gets quicker or slower
+/// meanwhile does so for both. `run` is called with the number of threads and its stretch.
+pub(crate) fn by_one_and_two(
+    stretch: Duration,
+    mut run: impl FnMut(usize, Duration) -> Outcome<Phase>,
+) -> Outcome<[Phase; 2]> {
+    let first = [run(1, stretch / 2)?, run(2, stretch / 2)?];
+    let [mut one, mut two] = first;
+    two.add(&run(2, stretch / 2)?);
+    one.add(&run(1, stretch / 2)?);
+    Ok([one, two])
 }
 
 /// How a store is filled.

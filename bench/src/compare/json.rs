@@ -41,7 +41,9 @@ pub(crate) fn document(results: &Results) -> Value {
                 "figure": verdict.own,
                 "best_peer": verdict.best.as_ref().map(|best| &best.0),
                 "best_figure": verdict.best.as_ref().map(|best| best.1),
-                "ratio": verdict.ratio,
+                "ratio": verdict.ratio.map(|ratio| ratio.median),
+                "ratio_least": verdict.ratio.map(|ratio| ratio.least),
+                "ratio_most": verdict.ratio.map(|ratio| ratio.most),
                 "target": verdict.target(),
                 "is_held": verdict.is_held,
             })

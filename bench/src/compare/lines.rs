@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use bench::measure::median;
+
 use super::args::CEILINGS;
 use super::plan::Family;
 use super::results::Results;
@@ -39,6 +41,8 @@ pub(crate) enum Unit {
     Scaling,
     /// Less is better, from here on.
     Millis,
+    /// The longest of a run, of which the longest of all repetitions counts.
+    Longest,
     Bytes,
     Times,
 }
@@ -47,17 +51,30 @@ impl Unit {
     pub(crate) fn text(self, figure: f64) -> String {
         match self {
             Self::Rate => rate(figure),
-            Self::Millis if figure < 10.0 => format!("{figure:.2} ms"),
-            Self::Millis => format!("{figure:.0} ms"),
+            Self::Millis | Self::Longest if figure < 10.0 => format!("{figure:.2} ms"),
+            Self::Millis | Self::Longest => format!("{figure:.0} ms"),
             Self::Bytes => format!("{figure:.1} B"),
             Self::Scaling => format!("{figure:.2} ×"),
             Self::Times => format!("{figure:.2}"),
         }
     }
 
+    fn is_more_better(self) -> bool {
+        matches!(self, Self::Rate | Self::Scaling)
+    }
+
     fn best(self, figures: impl Iterator<Item = (String, f64)>) -> Option<(String, f64)> {
-        let is_more = matches!(self, Self::Rate | Self::Scaling);
+        let is_more = self.is_more_better();
         figures.max_by(|a, b| if is_more { a.1.total_cmp(&b.1) } else { b.1.total_cmp(&a.1) })
+    }
+
+    /// What stands for several repetitions.
+    fn of_all(self, repetitions: &[f64]) -> Option<f64> {
+        match self {
+            _ if repetitions.is_empty() => None,
+            Self::Longest => repetitions.iter().copied().max_by(f64::total_cmp),
+            _ => Some(median(repetitions)),
+        }
     }
 }
 
@@ -86,7 +103,7 @@ const fn line(
 pub(crate) const LINES: &[Line] = {
     use Family::{Durable, Get, Load, Open, Scan, Space, Values, Ycsb};
     use Target::{AtLeast, AtMost, None, Over, OverBest};
-    use Unit::{Bytes, Millis, Rate, Scaling, Times};
+    use Unit::{Bytes, Longest, Millis, Rate, Scaling, Times};
     &[
         line(Load, "load.1", "load, 1 thread", Rate, OverBest(6.0), &[("append", "append.load.1")]),
         line(
@@ -98,8 +115,8 @@ pub(crate) const LINES: &[Line] = {
             &[("append", "append.load.2")],
         ),
         line(Load, "load.2", "load, 2 threads over 1", Scaling, AtLeast(1.8), &[]),
-        line(Load, "stall.1", "worst stall of 64 puts", Millis, AtMost(2.0), &[]),
-        line(Load, "stall.2", "worst stall of 64 puts, 2 threads", Millis, None, &[]),
+        line(Load, "stall.1", "worst stall of 64 puts", Longest, AtMost(2.0), &[]),
+        line(Load, "stall.2", "worst stall of 64 puts, 2 threads", Longest, None, &[]),
         line(
             Get,
             "get.1",
@@ -239,6 +256,31 @@ pub(crate) const LINES: &[Line] = {
     ]
 };
 
+/// How many times better this store is than another, or a figure than one that it has to be over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Ratio {
+    /// Of the repetitions', each by itself: what the machine was up to meanwhile falls out.
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+}
+
+impl Ratio {
+    fn new(of: &[f64], over: &[f64], unit: Unit) -> Option<Self> {
+        let ratio =
+            |(of, over): (&f64, &f64)| if unit.is_more_better() { of / over } else { over / of };
+        let ratios: Vec<_> = if of.len() == over.len() {
+            of.iter().zip(over).map(ratio).collect()
+        } else {
+            // A step failed in one of the repetitions.
+            vec![ratio((&unit.of_all(of)?, &unit.of_all(over)?))]
+        };
+        let least = ratios.iter().copied().min_by(f64::total_cmp)?;
+        let most = ratios.iter().copied().max_by(f64::total_cmp)?;
+        Some(Self { median: median(&ratios), least, most })
+    }
+}
+
 /// A line with this run's figures.
 #[derive(Debug)]
 pub(crate) struct Verdict {
@@ -247,7 +289,7 @@ pub(crate) struct Verdict {
     /// The best peer and its figure.
     pub(crate) best: Option<(String, f64)>,
     /// The ratio that the target is about, or this store's over the best peer's.
-    pub(crate) ratio: Option<f64>,
+    pub(crate) ratio: Option<Ratio>,
     pub(crate) is_held: Option<bool>,
 }
 
@@ -256,22 +298,37 @@ pub(crate) const OWN: &str = "caskade";
 
 /// A store's figure in a line.
 pub(crate) fn of_line(results: &Results, store: &str, line: Line) -> Option<f64> {
-    let found = figure(results, store, line.id)?;
-    if line.unit != Unit::Scaling {
-        return Some(found);
-    }
-    let one = line.id.replace(".2", ".1");
-    Some(found / figure(results, store, &one)?)
+    line.unit.of_all(&repetitions(results, store, line))
 }
 
-/// A store's figure. Loads count in batches where that is quicker and how one would do it.
-pub(crate) fn figure(results: &Results, store: &str, id: &str) -> Option<f64> {
-    let single = results.figure(store, id);
-    let batched = results.figure(store, &format!("{}.batched", id.split('.').next()?));
-    match (single, batched) {
-        (Some(single), Some(batched)) if id.starts_with("load") => Some(single.max(batched)),
-        _ => single,
+/// A store's figures in a line, by repetition.
+fn repetitions(results: &Results, store: &str, line: Line) -> Vec<f64> {
+    if line.unit != Unit::Scaling {
+        return figures(results, store, line.id).to_vec();
     }
+    // Of single puts both: batches are another kind of work.
+    let one = plain_figures(results, store, &line.id.replace(".2", ".1"));
+    let two = plain_figures(results, store, line.id);
+    two.iter().zip(one).map(|(two, one)| two / one).collect()
+}
+
+/// A store's figure.
+pub(crate) fn figure(results: &Results, store: &str, id: &str) -> Option<f64> {
+    Unit::Rate.of_all(figures(results, store, id))
+}
+
+/// A store's figure by repetition. Loads count in batches where that is quicker and how one would do it.
+fn figures<'r>(results: &'r Results, store: &str, id: &str) -> &'r [f64] {
+    let single = plain_figures(results, store, id);
+    let batched = match id.strip_prefix("load.") {
+        Some(threads) => plain_figures(results, store, &format!("load_batched.{threads}")),
+        None => &[],
+    };
+    if Unit::Rate.of_all(batched) > Unit::Rate.of_all(single) { batched } else { single }
+}
+
+fn plain_figures<'r>(results: &'r Results, store: &str, id: &str) -> &'r [f64] {
+    results.of(store).and_then(|of| of.figures.get(id)).map_or(&[], Vec::as_slice)
 }
 
 /// The peers that took part.
@@ -291,24 +348,26 @@ pub(crate) fn verdicts(results: &Results) -> Vec<Verdict> {
 }
 
 fn verdict(results: &Results, line: Line) -> Option<Verdict> {
-    let own = of_line(results, OWN, line)?;
+    let own = repetitions(results, OWN, line);
+    let figure = line.unit.of_all(&own)?;
     let of_peers = peers(results)
         .filter(|peer| counts(results, peer, line))
         .filter_map(|peer| Some((peer.to_owned(), of_line(results, peer, line)?)));
     let best = line.unit.best(of_peers);
-    let over_best = best.as_ref().map(|(_, best)| own / best);
-    let at_least = |ratio: Option<f64>, wanted| ratio.map(|ratio| ratio >= wanted);
-    let (ratio, is_held) = match line.target {
-        Target::None => (over_best, None),
-        Target::OverBest(wanted) => (over_best, at_least(over_best, wanted)),
-        Target::Over(id, wanted) => {
-            let ratio = results.figure(CEILINGS, id).map(|ceiling| own / ceiling);
-            (ratio, at_least(ratio, wanted))
-        }
-        Target::AtMost(bound) => (over_best, Some(own <= bound)),
-        Target::AtLeast(bound) => (over_best, Some(own >= bound)),
+    let over = match line.target {
+        Target::Over(id, _) => Some(figures(results, CEILINGS, id).to_vec()),
+        _ => best.as_ref().map(|(peer, _)| repetitions(results, peer, line)),
     };
-    Some(Verdict { line, own, best, ratio, is_held })
+    let ratio = over.and_then(|over| Ratio::new(&own, &over, line.unit));
+    let is_held = match line.target {
+        Target::None => None,
+        Target::OverBest(wanted) | Target::Over(_, wanted) => {
+            ratio.map(|ratio| ratio.median >= wanted)
+        }
+        Target::AtMost(bound) => Some(figure <= bound),
+        Target::AtLeast(bound) => Some(figure >= bound),
+    };
+    Some(Verdict { line, own: figure, best, ratio, is_held })
 }
 
 impl Verdict {
@@ -332,7 +391,13 @@ impl Verdict {
     }
 
     pub(crate) fn ratio(&self) -> String {
-        self.ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2} ×"))
+        match self.ratio {
+            None => "–".to_owned(),
+            Some(Ratio { median, least, most }) if least < most => {
+                format!("{median:.2} × ({least:.2}–{most:.2})")
+            }
+            Some(Ratio { median, .. }) => format!("{median:.2} ×"),
+        }
     }
 
     pub(crate) fn best(&self) -> String {
@@ -345,11 +410,11 @@ impl Verdict {
 /// All lines for a terminal.
 pub(crate) fn table(results: &Results) -> String {
     let mut out =
-        format!("{:<44} {:>9}  {:<22} {:>8}  {:<20}\n", "", OWN, "best peer", "ratio", "target");
+        format!("{:<44} {:>9}  {:<22} {:>20}  {:<20}\n", "", OWN, "best peer", "ratio", "target");
     for verdict in verdicts(results) {
         let _ = writeln!(
             out,
-            "{:<44} {:>9}  {:<22} {:>8}  {:<20} {}",
+            "{:<44} {:>9}  {:<22} {:>20}  {:<20} {}",
             verdict.line.name,
             verdict.line.unit.text(verdict.own),
             verdict.best(),
@@ -372,9 +437,25 @@ mod tests {
     use crate::compare::results::OfStore;
 
     #[test]
+    fn ratios_are_of_repetitions_and_more_is_better() {
+        let ratio = Ratio::new(&[6.0, 2.0, 9.0], &[3.0, 2.0, 3.0], Unit::Rate).unwrap();
+        assert_eq!(ratio, Ratio { median: 2.0, least: 1.0, most: 3.0 });
+        let ratio = Ratio::new(&[10.0, 20.0, 10.0], &[40.0], Unit::Millis).unwrap();
+        assert_eq!(ratio, Ratio { median: 4.0, least: 4.0, most: 4.0 });
+        assert_eq!(Ratio::new(&[1.0], &[], Unit::Rate), None);
+    }
+
+    #[test]
+    fn the_longest_stall_of_all_repetitions_counts() {
+        assert_eq!(Unit::Longest.of_all(&[1.0, 9.0, 2.0]), Some(9.0));
+        assert_eq!(Unit::Millis.of_all(&[1.0, 9.0, 2.0]), Some(2.0));
+    }
+
+    #[test]
     fn a_peer_that_promises_less_is_not_the_best() {
         let store = |figure: f64, is_durable_weaker| {
-            let figures = [("durable.1".to_owned(), vec![figure])].into();
+            let figures =
+                [("durable.1".to_owned(), vec![figure, 2.0 * figure, 4.0 * figure])].into();
             OfStore { is_durable_weaker, figures, ..OfStore::default() }
         };
         let stores = [(OWN, 20.0, false), ("slow", 10.0, false), ("weak", 40.0, true)]
@@ -382,7 +463,8 @@ mod tests {
         let results = Results { stores: stores.into(), ..Results::default() };
         let verdicts = verdicts(&results);
         assert_eq!(verdicts.len(), 1);
-        assert_eq!(verdicts[0].best, Some(("slow".to_owned(), 10.0)));
-        assert_eq!((verdicts[0].ratio, verdicts[0].is_held), (Some(2.0), Some(true)));
+        assert_eq!(verdicts[0].best, Some(("slow".to_owned(), 20.0)));
+        let twice = Ratio { median: 2.0, least: 2.0, most: 2.0 };
+        assert_eq!((verdicts[0].ratio, verdicts[0].is_held), (Some(twice), Some(true)));
     }
 }

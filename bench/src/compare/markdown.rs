@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::args::CEILINGS;
 use super::lines::{OWN, Verdict, counts, of_line, peers, verdicts};
-use super::results::Results;
+use super::results::{READ, Results};
 
 /// A table of all lines and stores, and below it how each store was configured.
 pub(crate) fn document(results: &Results) -> String {
@@ -12,10 +12,15 @@ pub(crate) fn document(results: &Results) -> String {
     let quick = if results.is_quick { " (a quick look, not for quoting)" } else { "" };
     let _ = writeln!(
         out,
-        "{} keys of 16 B with incompressible values of 100 B, medians of {} interleaved repetitions{quick}; \
-         {}. Rates are operations a second. Best peer of a line in bold; in brackets what keeps a \
-         weaker promise and does not count; `–` where a store has no such operation, or failed. Memory has the \
-         stores' own caches in it, but not LMDB's tree, which lies in the pages of its file.\n",
+        "{} keys of 16 B with incompressible values of 100 B, medians of {} interleaved repetitions{quick}, \
+         but the longest of all for stalls, and one repetition for the lines about overwriting; \
+         {}. Rates are operations a second; each operation is a call, and a transaction, of its own. A load counts \
+         in batches of 10,000 where a store has them and they are quicker, an overwrite in batches of 1,000; \
+         {OWN}'s are single puts. Best peer of a line in bold; in brackets what keeps a weaker promise and does not \
+         count; `–` where a store has no such operation, or failed. The ratio says how many times better {OWN} is, \
+         the median of the repetitions' ratios, and the least and the greatest. Memory has the stores' own caches \
+         in it, where they keep data too, but not LMDB's tree and {OWN}'s records, which lie in the pages of \
+         their files.\n",
         results.keys, results.reps, results.machine
     );
     let peers: Vec<_> = peers(results).collect();
@@ -29,6 +34,10 @@ pub(crate) fn document(results: &Results) -> String {
         out.push_str(&row(results, &peers, &verdict));
     }
     out.push('\n');
+    let read = read_from_disk(results);
+    if !read.is_empty() {
+        let _ = writeln!(out, "Steps of reads that waited for the disk: {}.\n", read.join(", "));
+    }
     for (name, of) in &results.stores {
         if name != CEILINGS {
             let _ = writeln!(out, "- **{name} {}**: {}.", of.version, of.settings);
@@ -38,6 +47,26 @@ pub(crate) fn document(results: &Results) -> String {
         }
     }
     out
+}
+
+/// The steps that read more from the disk than what a store has for itself, though all fits into memory.
+fn read_from_disk(results: &Results) -> Vec<String> {
+    const UNNOTICED: f64 = 1e6;
+    let is_read =
+        |id: &str| id.starts_with("Get") || id.starts_with("Scan") || id.starts_with("Ycsb");
+    let mut found = Vec::new();
+    for (name, of) in &results.stores {
+        for (id, bytes) in &of.figures {
+            let most = bytes.iter().copied().fold(0.0, f64::max);
+            if let Some(step) = id.strip_prefix(READ)
+                && is_read(step)
+                && most > UNNOTICED
+            {
+                found.push(format!("{step} of {name} ({:.0} MB)", most / 1e6));
+            }
+        }
+    }
+    found
 }
 
 fn row(results: &Results, peers: &[&str], verdict: &Verdict) -> String {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bench::workload::mix;
 use serde::{Deserialize, Serialize};
 
 use super::args::{Args, CEILINGS};
@@ -57,7 +58,8 @@ pub(crate) enum Step {
     /// Loads the store that the later steps read.
     Load1,
     Load2,
-    LoadBatched,
+    LoadBatched1,
+    LoadBatched2,
     Get,
     GetZipf,
     GetMiss,
@@ -68,10 +70,12 @@ pub(crate) enum Step {
     Values1K,
     Values16K,
     Durable,
+    /// Loads a store and closes it.
+    Fill,
+    OpenClean,
     /// Loads a store and waits to be killed.
     Kill,
     OpenKilled,
-    OpenClean,
     Churn,
 }
 
@@ -97,11 +101,13 @@ pub(crate) struct Job {
 pub(crate) fn jobs(args: &Args, root: &Path) -> Vec<Job> {
     let mut jobs = Vec::new();
     for rep in 0..args.reps {
-        // Nobody is always the first, after whatever the machine did before.
-        let mut stores = args.stores.clone();
-        stores.rotate_left(rep % args.stores.len());
-        for step in steps(args, rep) {
-            for store in &stores {
+        for (number, step) in (0..).zip(steps(args, rep)) {
+            // Another order each time, the same in every run: nobody is always the first, or always
+            // behind the same other one.
+            let place = |(index, _): &(u64, &String)| mix(mix(rep as u64) ^ mix(number) ^ index);
+            let mut stores: Vec<_> = (0..).zip(&args.stores).collect();
+            stores.sort_by_key(place);
+            for (_, store) in stores {
                 if takes_part(store, step.0) {
                     jobs.push(job(args, root, rep, store, step));
                 }
@@ -125,7 +131,14 @@ fn steps(args: &Args, rep: usize) -> Vec<(Step, u64, &'static str)> {
         let family = reads_main.into_iter().find(|family| args.wants(*family));
         add(family.unwrap_or(Family::Load), &[(Step::Load1, keys, "main")]);
     }
-    add(Family::Load, &[(Step::Load2, keys, "two"), (Step::LoadBatched, keys, "batched")]);
+    add(
+        Family::Load,
+        &[
+            (Step::Load2, keys, "two"),
+            (Step::LoadBatched1, keys, "batched"),
+            (Step::LoadBatched2, keys, "batched"),
+        ],
+    );
     add(
         Family::Get,
         &[
@@ -141,13 +154,13 @@ fn steps(args: &Args, rep: usize) -> Vec<(Step, u64, &'static str)> {
     add(Family::Durable, &[(Step::Durable, keys, "durable")]);
     let sizes = if rep == 0 { vec![keys / 10, keys / 3, keys] } else { vec![keys] };
     for size in sizes {
-        for step in [Step::Kill, Step::OpenKilled, Step::OpenClean] {
+        for step in [Step::Fill, Step::OpenClean, Step::Kill, Step::OpenKilled] {
             add(Family::Open, &[(step, size, "open")]);
         }
     }
     if rep == 0 {
         // Space repeats itself; once is enough of what takes so long.
-        add(Family::Space, &[(Step::Churn, (keys / 4).max(200_000).min(keys), "churn")]);
+        add(Family::Space, &[(Step::Churn, keys, "churn")]);
     }
     steps
 }
@@ -168,7 +181,7 @@ fn takes_part(store: &str, step: Step) -> bool {
         );
     }
     let batched = peers::find(store).is_ok_and(|peer| peer.loads_batched);
-    step != Step::LoadBatched || batched
+    !matches!(step, Step::LoadBatched1 | Step::LoadBatched2) || batched
 }
 
 fn job(
@@ -178,9 +191,11 @@ fn job(
     store: &str,
     (step, keys, place): (Step, u64, &'static str),
 ) -> Job {
-    let keeps = matches!(step, Step::Kill | Step::OpenKilled) || place == "main";
+    let keeps = matches!(step, Step::Fill | Step::Kill) || place == "main";
     let millis = match (step, args.is_quick) {
         (Step::Durable, false) => 1200,
+        // As long as it takes the trees to write out what they gathered more than once.
+        (Step::YcsbA, false) => 8000,
         (_, false) => 2000,
         (Step::Durable, true) => 500,
         (_, true) => 800,

@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 use bench::measure::median;
 use serde::{Deserialize, Serialize};
 
+use super::drive::Phase;
+
 /// Shares of the operations for which latencies are told; 1 is the longest.
 pub(crate) const QUANTILES: [f64; 7] = [0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 1.0];
+
+/// How figures begin that tell what a step read from the disk, in bytes.
+pub(crate) const READ: &str = "read.";
 
 /// What one step found.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -20,6 +25,14 @@ pub(crate) struct Found {
 impl Found {
     pub(crate) fn figure(&mut self, id: &str, figure: f64) {
         self.figures.insert(id.to_owned(), figure);
+    }
+
+    /// What one thread did, and two.
+    pub(crate) fn one_and_two(&mut self, id: &str, phases: &[Phase; 2]) {
+        for (threads, phase) in (1..).zip(phases) {
+            self.figure(&format!("{id}.{threads}"), phase.rate());
+            self.latency(&format!("{id}.{threads}"), &phase.latency);
+        }
     }
 
     pub(crate) fn latency(&mut self, id: &str, latency: &bench::histogram::Histogram) {

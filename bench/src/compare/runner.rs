@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args) -> Outcome<Results> {
         keys: args.keys,
         reps: args.reps,
         is_quick: args.is_quick,
-        machine: machine(),
+        machine: machine(root.path()),
         ..Results::default()
     };
     for name in &args.stores {
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Outcome<Results> {
     Ok(results)
 }
 
-fn machine() -> String {
+fn machine(root: &Path) -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find(|line| line.starts_with("model name"));
     let model = model.and_then(|line| line.split(": ").nth(1)).unwrap_or("processor");
@@ -86,9 +86,22 @@ fn machine() -> String {
     let gib = kib.unwrap_or(0) as f64 / f64::from(1 << 20);
     let kernel = kernel.trim();
     format!(
-        "{cores} cores of {model}, {gib:.0} GiB, Linux {kernel}, load before {}",
+        "{cores} cores of {model}, {gib:.0} GiB, Linux {kernel}, {}, load before {}",
+        file_system(root).unwrap_or_default(),
         load_average()
     )
+}
+
+/// The file system that a directory lies on, with its options.
+fn file_system(dir: &Path) -> Option<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mount = |line: &str| {
+        let mut words = line.split(' ').skip(1);
+        let (at, kind, options) = (words.next()?, words.next()?, words.next()?);
+        dir.starts_with(at).then(|| (at.len(), format!("{kind} ({options})")))
+    };
+    // Of those mounted at one place, the last one hides the others.
+    Some(mounts.lines().filter_map(mount).max_by_key(|(len, _)| *len)?.1)
 }
 
 fn clear(root: &Path) -> Outcome<()> {
@@ -107,9 +120,11 @@ fn remove(dir: &Path) -> Outcome<()> {
 
 /// Takes a step in a process of its own.
 fn step(job: &Job) -> Outcome<Found> {
-    if matches!(job.step, Step::Load1 | Step::Kill) {
+    if matches!(job.step, Step::Load1 | Step::Fill | Step::Kill) {
         remove(&job.dir)?;
     }
+    // What the step before left to be written is not this one's.
+    Command::new("sync").status()?;
     let mut child = Command::new(std::env::current_exe()?)
         .args(["compare-step", &serde_json::to_string(job)?])
         .stdin(Stdio::piped())
@@ -217,8 +232,13 @@ fn key_of(job: &Job) -> (String, Step, u64) {
 fn guess(step: Step, keys: u64) -> f64 {
     let millions = keys as f64 / 1e6;
     match step {
-        Step::Load1 | Step::Load2 | Step::LoadBatched | Step::Kill => 0.2 + 4.0 * millions,
-        Step::Churn => 2.0 + 20.0 * millions,
+        Step::Load1
+        | Step::Load2
+        | Step::LoadBatched1
+        | Step::LoadBatched2
+        | Step::Fill
+        | Step::Kill => 0.2 + 4.0 * millions,
+        Step::Churn => 2.0 + 30.0 * millions,
         Step::OpenKilled | Step::OpenClean => 0.1 + 0.5 * millions,
         Step::Durable => 8.0,
         Step::Get => 8.0 + millions,

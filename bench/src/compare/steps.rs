@@ -17,7 +17,7 @@ use bench::workload::Values;
 
 use super::args::CEILINGS;
 use super::plan::{Job, Step};
-use super::results::Found;
+use super::results::{Found, READ};
 use super::store::{Mode, Store};
 use super::{ceilings, peers};
 use crate::Outcome;
@@ -31,8 +31,9 @@ pub(crate) fn run(words: &[String]) -> Outcome<()> {
     if job.dir.exists() {
         fill_page_cache(&job.dir)?;
     }
-    let found = match job.step {
-        Step::Load1 | Step::Load2 | Step::LoadBatched => load::run(&job)?,
+    let read_before = bytes_read()?;
+    let mut found = match job.step {
+        Step::Load1 | Step::Load2 | Step::LoadBatched1 | Step::LoadBatched2 => load::run(&job)?,
         Step::Get => get::hits(&job)?,
         Step::GetZipf => get::zipf(&job)?,
         Step::GetMiss => get::misses(&job)?,
@@ -43,12 +44,21 @@ pub(crate) fn run(words: &[String]) -> Outcome<()> {
         Step::Values1K => get::values(&job, "get1k", 1 << 10)?,
         Step::Values16K => get::values(&job, "get16k", 16 << 10)?,
         Step::Durable => durable::run(&job)?,
+        Step::Fill => open::load_and_close(&job)?,
         Step::Kill => return open::load_and_wait(&job),
         Step::OpenKilled => open::timed(&job, "open_killed")?,
         Step::OpenClean => open::timed(&job, "open_clean")?,
         Step::Churn => churn::run(&job)?,
     };
+    found.figure(&format!("{READ}{:?}", job.step), (bytes_read()? - read_before) as f64);
     say(&found)
+}
+
+/// What this process read from the disk so far: nothing that is measured should.
+fn bytes_read() -> Outcome<u64> {
+    let io = fs::read_to_string("/proc/self/io")?;
+    let bytes = io.lines().find_map(|line| line.strip_prefix("read_bytes: "));
+    Ok(bytes.ok_or("no read_bytes in /proc/self/io")?.trim().parse()?)
 }
 
 /// Reads all files of a store, so that none waits for the disk: the system may have let go of what lay

@@ -36,8 +36,9 @@ pub(crate) trait Store: Sync {
     /// Copies the value into `out`, or takes it there as the store hands it out. Answers whether there is one.
     fn get_into(&self, key: &[u8; 16], out: &mut Vec<u8>) -> Outcome<bool>;
 
-    /// Answers the length of the value, which was in hand in the way that costs the store least and lets the caller keep it, or use it within the transaction.
-    fn get_held(&self, key: &[u8; 16]) -> Outcome<Option<usize>>;
+    /// Shows the value, in hand in the way that costs the store least and lets the caller keep it, or
+    /// use it within the transaction. Answers whether there is one.
+    fn get_held(&self, key: &[u8; 16], look: &mut dyn FnMut(&[u8])) -> Outcome<bool>;
 
     /// Visits the values of many keys, in any order.
     fn get_many(&self, keys: &[[u8; 16]], visit: Visit<'_>) -> Outcome<()> {
@@ -62,7 +63,7 @@ pub(crate) trait Store: Sync {
         Ok(())
     }
 
-    /// Waits until the background has nothing left to do.
+    /// Writes out what a store gathers in memory, and waits until the background has nothing left to do.
     fn settle(&self) -> Outcome<()>;
 
     /// Bytes of an index that lives in memory-mapped files, for those that have one apart from the data.
@@ -72,6 +73,13 @@ pub(crate) trait Store: Sync {
 
     /// Closes the store in an orderly way.
     fn close(self: Box<Self>) -> Outcome<()>;
+}
+
+/// Reads a byte of each cache line: whoever asks for a value wants it in the processor, whether or not
+/// the store looked at it already.
+pub(crate) fn touch(bytes: &[u8]) {
+    let sum = bytes.iter().step_by(64).fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    std::hint::black_box(sum);
 }
 
 /// Waits until the files below `dir` have kept their size for so many seconds.

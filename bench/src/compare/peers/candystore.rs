@@ -13,7 +13,8 @@ pub(super) const PEER: Peer = Peer {
     name: "candystore",
     package: "candystore",
     settings: "index made for the keys to come, checkpoints every 5 s (not every 128 KiB: 5 x slower), compaction \
-               at up to 64 MiB/s, else defaults (64 MiB files); durable writes wait for a checkpoint",
+               at up to 64 MiB/s, else defaults (64 MiB files); durable writes wait for a checkpoint; reads \
+               verify a checksum of 16 bits; has no batches",
     loads_batched: false,
     is_durable_weaker: false,
     open,
@@ -57,8 +58,8 @@ impl Store for Candy {
         Ok(true)
     }
 
-    fn get_held(&self, key: &[u8; 16]) -> Outcome<Option<usize>> {
-        Ok(self.db.get(key)?.map(|value| value.len()))
+    fn get_held(&self, key: &[u8; 16], look: &mut dyn FnMut(&[u8])) -> Outcome<bool> {
+        Ok(self.db.get(key)?.map(|value| look(&value)).is_some())
     }
 
     fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Outcome<()> {

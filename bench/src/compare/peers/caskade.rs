@@ -14,7 +14,8 @@ const SHARDS: u16 = 16;
 pub(super) const PEER: Peer = Peer {
     name: "caskade",
     package: "caskade",
-    settings: "defaults, 16 shards said; Durability::Buffered, durable writes Durability::Sync",
+    settings: "defaults, 16 shards said; Durability::Buffered, durable writes Durability::Sync; every read \
+               verifies a checksum of 32 bits",
     loads_batched: false,
     is_durable_weaker: false,
     open,
@@ -53,8 +54,8 @@ impl Store for Caskade {
         Ok(self.0.get_into(key, out)?)
     }
 
-    fn get_held(&self, key: &[u8; 16]) -> Outcome<Option<usize>> {
-        Ok(self.0.get(key)?.map(|value| value.len()))
+    fn get_held(&self, key: &[u8; 16], look: &mut dyn FnMut(&[u8])) -> Outcome<bool> {
+        Ok(self.0.get(key)?.map(|value| look(&value)).is_some())
     }
 
     fn get_many(&self, keys: &[[u8; 16]], visit: Visit<'_>) -> Outcome<()> {

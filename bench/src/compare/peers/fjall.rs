@@ -1,6 +1,7 @@
 //! fjall: an LSM tree.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
@@ -12,8 +13,8 @@ pub(super) const PEER: Peer = Peer {
     name: "fjall",
     package: "fjall",
     settings: "cache 512 MiB, no compression (values do not compress), else defaults (64 MiB memtables, bloom \
-               filters); every write reaches the system, PersistMode::SyncData where durable",
-    loads_batched: false,
+               filters; checksums of blocks are verified when they are read from the file); every write reaches the system, PersistMode::SyncData where durable",
+    loads_batched: true,
     is_durable_weaker: false,
     open,
 };
@@ -65,8 +66,8 @@ impl Store for Fjall {
         Ok(true)
     }
 
-    fn get_held(&self, key: &[u8; 16]) -> Outcome<Option<usize>> {
-        Ok(self.tree.get(key)?.map(|value| value.len()))
+    fn get_held(&self, key: &[u8; 16], look: &mut dyn FnMut(&[u8])) -> Outcome<bool> {
+        Ok(self.tree.get(key)?.map(|value| look(&value)).is_some())
     }
 
     fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Outcome<()> {
@@ -78,6 +79,10 @@ impl Store for Fjall {
     }
 
     fn settle(&self) -> Outcome<()> {
+        self.tree.rotate_memtable_and_wait()?;
+        while self.db.outstanding_flushes() > 0 || self.db.active_compactions() > 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         wait_for_still_files(&self.dir, 1)
     }
 

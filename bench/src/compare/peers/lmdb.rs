@@ -13,8 +13,7 @@ pub(super) const PEER: Peer = Peer {
     name: "lmdb",
     package: "heed",
     settings: "by heed; map of 16 GiB, MDB_NOMEMINIT, no MDB_WRITEMAP; MDB_NOSYNC (a killed process loses nothing, \
-               a power cut may cost the whole store), without it where durable; no checksums; loads in batches of \
-               10000, too, the better of both counts",
+               a power cut may cost the whole store), without it where durable; no checksums",
     loads_batched: true,
     is_durable_weaker: false,
     open,
@@ -80,9 +79,9 @@ impl Store for Lmdb {
         Ok(true)
     }
 
-    fn get_held(&self, key: &[u8; 16]) -> Outcome<Option<usize>> {
+    fn get_held(&self, key: &[u8; 16], look: &mut dyn FnMut(&[u8])) -> Outcome<bool> {
         let transaction = self.env.read_txn()?;
-        Ok(self.data.get(&transaction, key)?.map(<[u8]>::len))
+        Ok(self.data.get(&transaction, key)?.map(look).is_some())
     }
 
     fn get_many(&self, keys: &[[u8; 16]], visit: Visit<'_>) -> Outcome<()> {

@@ -14,8 +14,9 @@ pub(super) const PEER: Peer = Peer {
     settings: "the release 0.34; cache 512 MiB, HighThroughput, flush_every_ms 500 as is the default (a weaker \
                promise than the others': a killed process loses that much), else defaults; flush() after the \
                write where durable, which on Linux is sync_file_range: no flush of the disk, and no equal of \
-               an fsync, so it does not count as a best peer there",
-    loads_batched: false,
+               an fsync, so it does not count as a best peer there; checksums are verified when pages are read \
+               from the file",
+    loads_batched: true,
     is_durable_weaker: true,
     open,
 };
@@ -75,8 +76,8 @@ impl Store for Sled {
         Ok(true)
     }
 
-    fn get_held(&self, key: &[u8; 16]) -> Outcome<Option<usize>> {
-        Ok(self.db.get(key)?.map(|value| value.len()))
+    fn get_held(&self, key: &[u8; 16], look: &mut dyn FnMut(&[u8])) -> Outcome<bool> {
+        Ok(self.db.get(key)?.map(|value| look(&value)).is_some())
     }
 
     fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Outcome<()> {

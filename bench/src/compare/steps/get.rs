@@ -8,15 +8,15 @@ use bench::zipf::Zipf;
 
 use super::{check, open};
 use crate::Outcome;
-use crate::compare::drive::{Phase, SAMPLE, drive, fill};
+use crate::compare::drive::{Phase, SAMPLE, by_one_and_two, drive, fill};
 use crate::compare::plan::Job;
 use crate::compare::results::Found;
-use crate::compare::store::{Mode, Store};
+use crate::compare::store::{Mode, Store, touch};
 
 /// Keys of one `get_many`.
 const GROUP: usize = 64;
 /// Numbers that are drawn ahead for each thread.
-pub(crate) const DRAWN: usize = 1 << 20;
+pub(crate) const DRAWN: usize = 1 << 23;
 /// Values of another size fill at most this much.
 const VALUES_BYTES_MAX: u64 = 256 << 20;
 
@@ -24,37 +24,33 @@ const VALUES_BYTES_MAX: u64 = 256 << 20;
 pub(super) fn hits(job: &Job) -> Outcome<Found> {
     let mut found = Found::default();
     let (store, values) = (open(job, Mode::Buffered)?, Values::new());
-    warm(job, &*store, &values)?;
-    for threads in [1, 2] {
-        let phase = uniform(job, &*store, &values, job.keys, threads)?;
-        found.figure(&format!("get.{threads}"), phase.rate());
-        found.latency(&format!("get.{threads}"), &phase.latency);
-    }
-    for threads in [1, 2] {
-        let phase = drive(threads, job.stretch / 2, SAMPLE, |thread| {
+    warm(job, &*store)?;
+    found.one_and_two("get", &uniform(job, &*store, &values, job.keys)?);
+    let held = by_one_and_two(job.stretch / 2, |threads, stretch| {
+        drive(threads, stretch, SAMPLE, |thread| {
             let mut order = Uniform::new(40 + thread as u64, job.keys);
             let store = &*store;
             move || {
-                let len = store.get_held(&key(order.draw()))?;
-                black_box(len.ok_or("a key is gone")?);
-                Ok(())
+                let is_there = store.get_held(&key(order.draw()), &mut touch)?;
+                if is_there { Ok(()) } else { Err("a key is gone".into()) }
             }
-        })?;
-        found.figure(&format!("held.{threads}"), phase.rate());
-    }
+        })
+    })?;
+    found.one_and_two("held", &held);
     store.close()?;
     Ok(found)
 }
 
-/// Reads every key once, so that what is measured begins with warm caches, and checks every value.
-fn warm(job: &Job, store: &dyn Store, values: &Values) -> Outcome<()> {
+/// Goes through the whole store and then reads its keys one by one, for two seconds at most, so that
+/// what is measured begins with warm caches.
+pub(super) fn warm(job: &Job, store: &dyn Store) -> Outcome<()> {
+    pass(job, store)?;
     let mut out = Vec::new();
     let begun = Instant::now();
     for i in 0..job.keys {
         if !store.get_into(&key(i), &mut out)? {
             return Err(format!("key {i} is gone").into());
         }
-        check(values, i, &out)?;
         if i % 1024 == 0 && begun.elapsed() > Duration::from_secs(2) {
             break;
         }
@@ -62,29 +58,40 @@ fn warm(job: &Job, store: &dyn Store, values: &Values) -> Outcome<()> {
     Ok(())
 }
 
-fn uniform(
-    job: &Job,
-    store: &dyn Store,
-    values: &Values,
-    keys: u64,
-    threads: usize,
-) -> Outcome<Phase> {
-    drive(threads, job.stretch, SAMPLE, |thread| {
-        let mut order = Uniform::new(20 + thread as u64, keys);
-        let mut out = Vec::new();
-        let mut count = 0_u64;
-        move || {
-            let i = order.draw();
-            if !store.get_into(&key(i), &mut out)? {
-                return Err("a key is gone".into());
+/// Looks at every record once. Answers how many there were.
+fn pass(job: &Job, store: &dyn Store) -> Outcome<u64> {
+    let (mut records, mut bytes) = (0, 0);
+    store.scan(&mut |key, value| {
+        records += 1;
+        bytes += key.len() + value.len();
+        touch(key);
+        touch(value);
+    })?;
+    if records == job.keys {
+        return Ok(bytes as u64);
+    }
+    Err(format!("a scan saw {records} keys").into())
+}
+
+fn uniform(job: &Job, store: &dyn Store, values: &Values, keys: u64) -> Outcome<[Phase; 2]> {
+    by_one_and_two(job.stretch, |threads, stretch| {
+        drive(threads, stretch, SAMPLE, |thread| {
+            let mut order = Uniform::new(20 + thread as u64, keys);
+            let mut out = Vec::new();
+            let mut count = 0_u64;
+            move || {
+                let i = order.draw();
+                if !store.get_into(&key(i), &mut out)? {
+                    return Err("a key is gone".into());
+                }
+                count += 1;
+                if count.is_multiple_of(64) {
+                    check(values, i, &out)?;
+                }
+                black_box(&out);
+                Ok(())
             }
-            count += 1;
-            if count.is_multiple_of(64) {
-                check(values, i, &out)?;
-            }
-            black_box(&out);
-            Ok(())
-        }
+        })
     })
 }
 
@@ -92,7 +99,7 @@ fn uniform(
 pub(super) fn zipf(job: &Job) -> Outcome<Found> {
     let mut found = Found::default();
     let (store, values) = (open(job, Mode::Buffered)?, Values::new());
-    warm(job, &*store, &values)?;
+    warm(job, &*store)?;
     let zipf = Zipf::new(job.keys);
     let drawn = [zipf.draw_many(1, DRAWN), zipf.draw_many(2, DRAWN)];
     let phase = drive(2, job.stretch, SAMPLE, |thread| {
@@ -120,10 +127,10 @@ pub(super) fn zipf(job: &Job) -> Outcome<Found> {
 /// Gets of keys that were never there.
 pub(super) fn misses(job: &Job) -> Outcome<Found> {
     let mut found = Found::default();
-    let (store, values) = (open(job, Mode::Buffered)?, Values::new());
-    warm(job, &*store, &values)?;
-    for threads in [1, 2] {
-        let phase = drive(threads, job.stretch / 2, SAMPLE, |thread| {
+    let store = open(job, Mode::Buffered)?;
+    warm(job, &*store)?;
+    let phases = by_one_and_two(job.stretch, |threads, stretch| {
+        drive(threads, stretch, SAMPLE, |thread| {
             let mut order = Uniform::new(60 + thread as u64, 1 << 40);
             let mut out = Vec::new();
             let store = &*store;
@@ -133,10 +140,9 @@ pub(super) fn misses(job: &Job) -> Outcome<Found> {
                 }
                 Ok(())
             }
-        })?;
-        found.figure(&format!("miss.{threads}"), phase.rate());
-        found.latency(&format!("miss.{threads}"), &phase.latency);
-    }
+        })
+    })?;
+    found.one_and_two("miss", &phases);
     store.close()?;
     Ok(found)
 }
@@ -144,8 +150,8 @@ pub(super) fn misses(job: &Job) -> Outcome<Found> {
 /// Gets of 64 keys at once: copied one after the other, and all of them to keep.
 pub(super) fn many(job: &Job) -> Outcome<Found> {
     let mut found = Found::default();
-    let (store, values) = (open(job, Mode::Buffered)?, Values::new());
-    warm(job, &*store, &values)?;
+    let store = open(job, Mode::Buffered)?;
+    warm(job, &*store)?;
     let phase = drive(1, job.stretch, 1, |_| {
         let mut order = Uniform::new(80, job.keys);
         let mut out = Vec::new();
@@ -191,22 +197,17 @@ pub(super) fn scan(job: &Job) -> Outcome<Found> {
     let mut rates = Vec::new();
     let begun = Instant::now();
     // The first pass warms up, and counts if there is no time for another.
-    for pass in 0..8 {
-        let (mut records, mut bytes) = (0_u64, 0);
-        let pass_begun = Instant::now();
-        store.scan(&mut |key, value| {
-            records += 1;
-            bytes += key.len() + value.len();
-            black_box((key, value));
-        })?;
-        if records != job.keys || bytes as u64 != job.keys * bench::workload::LOGICAL_LEN {
-            return Err(format!("the scan saw {records} keys and {bytes} bytes").into());
+    for turn in 0..8 {
+        let turn_begun = Instant::now();
+        let bytes = pass(job, &*store)?;
+        if bytes != job.keys * bench::workload::LOGICAL_LEN {
+            return Err(format!("the scan saw {bytes} bytes").into());
         }
-        if pass == 1 {
+        if turn == 1 {
             rates.clear();
         }
-        rates.push(records as f64 / pass_begun.elapsed().as_secs_f64());
-        if pass > 0 && begun.elapsed() > job.stretch {
+        rates.push(job.keys as f64 / turn_begun.elapsed().as_secs_f64());
+        if turn > 0 && begun.elapsed() > job.stretch {
             break;
         }
     }
@@ -229,12 +230,8 @@ pub(super) fn values(job: &Job, id: &str, len: usize) -> Outcome<Found> {
     let store = open(&job, Mode::Buffered)?;
     fill(&*store, &values, 0, keys)?;
     store.settle()?;
-    warm(&job, &*store, &values)?;
-    for threads in [1, 2] {
-        let phase = uniform(&job, &*store, &values, keys, threads)?;
-        found.figure(&format!("{id}.{threads}"), phase.rate());
-        found.latency(&format!("{id}.{threads}"), &phase.latency);
-    }
+    warm(&job, &*store)?;
+    found.one_and_two(id, &uniform(&job, &*store, &values, keys)?);
     store.close()?;
     Ok(found)
 }

@@ -16,17 +16,12 @@ pub(super) fn run(job: &Job) -> Outcome<Found> {
     let values = Values::new();
     let before = anonymous_bytes();
     let store = open(job, Mode::Buffered)?;
-    let threads = if job.step == Step::Load2 { 2 } else { 1 };
-    let how = Load {
-        values: &values,
-        threads,
-        keys: job.keys,
-        is_batched: job.step == Step::LoadBatched,
-        limit: job.load_limit,
-    };
+    let threads = if matches!(job.step, Step::Load2 | Step::LoadBatched2) { 2 } else { 1 };
+    let is_batched = matches!(job.step, Step::LoadBatched1 | Step::LoadBatched2);
+    let how = Load { values: &values, threads, keys: job.keys, is_batched, limit: job.load_limit };
     let phase = load(&*store, how)?;
-    if job.step == Step::LoadBatched {
-        found.figure("load.batched", phase.rate());
+    if is_batched {
+        found.figure(&format!("load_batched.{threads}"), phase.rate());
         return Ok(found);
     }
     found.figure(&format!("load.{threads}"), phase.rate());

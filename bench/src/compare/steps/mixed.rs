@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bench::workload::{Values, key, mix};
 use bench::zipf::Zipf;
 
-use super::get::DRAWN;
+use super::get::{DRAWN, warm};
 use super::open;
 use crate::Outcome;
 use crate::compare::drive::{SAMPLE, drive};
@@ -19,10 +19,7 @@ const THREADS: usize = 2;
 pub(super) fn run(job: &Job, id: &str, gets: u64) -> Outcome<Found> {
     let mut found = Found::default();
     let (store, values) = (open(job, Mode::Buffered)?, Values::new());
-    let mut out = Vec::new();
-    for i in (0..job.keys).step_by(7) {
-        store.get_into(&key(i), &mut out)?;
-    }
+    warm(job, &*store)?;
     let zipf = Zipf::new(job.keys);
     let drawn = [zipf.draw_many(3, DRAWN), zipf.draw_many(4, DRAWN)];
     let phase = drive(THREADS, job.stretch, SAMPLE, |thread| {

@@ -12,6 +12,14 @@ use crate::compare::plan::Job;
 use crate::compare::results::Found;
 use crate::compare::store::Mode;
 
+/// Loads, and closes in an orderly way.
+pub(super) fn load_and_close(job: &Job) -> Outcome<Found> {
+    let store = open(job, Mode::Buffered)?;
+    fill(&*store, &Values::new(), 0, job.keys)?;
+    store.close()?;
+    Ok(Found::default())
+}
+
 /// Loads, says so, and waits to be killed.
 pub(super) fn load_and_wait(job: &Job) -> Outcome<()> {
     let store = open(job, Mode::Buffered)?;
