@@ -44,6 +44,31 @@ fn an_ext4_without_space() {
     fill_and_heal(&mount, || std::fs::remove_file(&ballast).expect("removes"));
 }
 
+/// What was allocated is not kept there for what is written twice: a store through a map would end the
+/// process.
+#[test]
+fn a_btrfs_without_space() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some(mount) = Mount::btrfs(&dir.path().join("image"), 128 << 20) else { return };
+    let ballast = |name: &str, bytes: usize| {
+        let path = mount.path().join(name);
+        // Until it is full, if it comes to that.
+        let _ = std::fs::write(&path, vec![1; bytes]);
+        path
+    };
+    let (first, rest) = (ballast("first", 8 << 20), ballast("rest", 128 << 20));
+    std::fs::File::options()
+        .write(true)
+        .open(rest)
+        .and_then(|file| file.set_len(file.metadata()?.len() - (8 << 20)))
+        .expect("makes a little room");
+    mount.sync();
+    fill_and_heal(&mount, || {
+        std::fs::remove_file(&first).expect("removes");
+        mount.sync();
+    });
+}
+
 /// Writes until nothing goes any more, checks that nothing else changed, makes room and goes on
 /// with the same handle.
 fn fill_and_heal(mount: &Mount, make_room: impl FnOnce()) {

@@ -31,6 +31,16 @@ impl Mount {
         Self::new(&["-t", "ext4", "-o", &format!("loop,{options}"), image])
     }
 
+    /// A fresh btrfs on a loop device over a file.
+    pub(crate) fn btrfs(image: &Path, bytes: u64) -> Option<Self> {
+        File::create(image).and_then(|file| file.set_len(bytes)).expect("makes an image");
+        let image = image.to_str().expect("a path in UTF-8");
+        if let Err(text) = run("mkfs.btrfs", &["-q", "-f", image]) {
+            return skip(&text);
+        }
+        Self::new(&["-t", "btrfs", "-o", "loop", image])
+    }
+
     fn new(source: &[&str]) -> Option<Self> {
         let mount = Self {
             point: tempfile::tempdir().expect("a directory"),
@@ -81,6 +91,12 @@ impl Mount {
             assert!(Instant::now() < deadline, "{text}");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Everything goes to the device, and what was removed can be used again.
+    pub(crate) fn sync(&self) {
+        let point = self.path().to_str().expect("a path in UTF-8");
+        run("sync", &["-f", point]).expect("syncs");
     }
 
     /// More space for a tmpfs.

@@ -2,19 +2,22 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use memmap2::MmapOptions;
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, FsWord, OFlags};
 use rustix::io::Errno;
 
 use super::{Access, DirEntry, EntryKind, File, LockFault, LockGuard, Map, MapMode, Storage};
 
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+
+/// How often a lock is tried whose file is not the one of that name any more.
+const LOCK_TRIES: u32 = 100;
 
 /// The lock file holds a pid in decimal; whatever is longer was not written by a store.
 const PID_TEXT_MAX: usize = 20;
@@ -115,22 +118,33 @@ impl Storage for RealStorage {
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn LockGuard>, LockFault> {
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .custom_flags(
-                (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed(),
-            )
-            .open(path)?;
-        // flock belongs to this open file description: a second one conflicts, in this process too.
-        match retry(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(LockFault::Held { pid: read_pid(&file) }),
-            Err(errno) => return Err(LockFault::Io(errno.into())),
-        }
+        let mut tries = 0;
+        let file = loop {
+            let file = fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(FILE_MODE)
+                .custom_flags(
+                    (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed(),
+                )
+                .open(path)?;
+            // flock belongs to this open file description: a second one conflicts, in this process too.
+            match retry(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(LockFault::Held { pid: read_pid(&file) }),
+                Err(errno) => return Err(LockFault::Io(errno.into())),
+            }
+            // Whoever held it may have put another directory in the place of this one.
+            if is_at(&file, path)? {
+                break file;
+            }
+            tries += 1;
+            if tries == LOCK_TRIES {
+                return Err(LockFault::Io(Errno::AGAIN.into()));
+            }
+        };
         // The pid only serves messages: a full disk must not keep a store from opening.
         let _ = write_pid(&file);
         Ok(Box::new(RealLock { file }))
@@ -242,6 +256,9 @@ impl File for RealFile {
         if len == 0 {
             return Ok(());
         }
+        if is_copied_on_write(rustix::fs::fstatfs(&self.file)?.f_type) {
+            return Err(ErrorKind::Unsupported.into());
+        }
         Ok(retry(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len))?)
     }
 
@@ -288,6 +305,16 @@ impl File for RealFile {
     }
 }
 
+/// Whether a file system of this kind writes a block to a new place each time. The space that was
+/// allocated then is for the first write alone: the next one, through a map, may find the disk full,
+/// which is the process's death.
+fn is_copied_on_write(kind: FsWord) -> bool {
+    const BTRFS: FsWord = 0x9123_683E;
+    const BCACHEFS: FsWord = 0xCA45_1A4E;
+    const ZFS: FsWord = 0x2FC1_2FC1;
+    matches!(kind, BTRFS | BCACHEFS | ZFS)
+}
+
 /// The parent of a bare file name is the empty path, which system calls do not take.
 fn or_current_dir(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
@@ -326,6 +353,16 @@ fn fill(
     Ok(())
 }
 
+/// Whether it is this file that has the name.
+fn is_at(file: &fs::File, path: &Path) -> io::Result<bool> {
+    let identity = |found: fs::Metadata| (found.dev(), found.ino());
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(identity(found) == identity(file.metadata()?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn read_pid(file: &impl FileExt) -> Option<u32> {
     let mut text = [0; PID_TEXT_MAX];
     let mut filled = 0;
@@ -360,6 +397,26 @@ mod tests {
         });
         assert_eq!(answer, Ok(3));
         assert_eq!(retry(|| Err::<(), _>(Errno::IO)), Err(Errno::IO));
+    }
+
+    #[test]
+    fn a_name_may_have_gone_to_another_file() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("LOCK");
+        let file = fs::File::create(&path).unwrap();
+        assert!(is_at(&file, &path).unwrap());
+        fs::rename(&path, home.path().join("old")).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        fs::File::create(&path).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+    }
+
+    #[test]
+    fn space_is_allocated_where_that_means_something() {
+        // As Linux's magic.h and the others' sources have them.
+        let [ext4, xfs, tmpfs] = [0xEF53, 0x5846_5342, 0x0102_1994];
+        assert!([ext4, xfs, tmpfs].iter().all(|kind| !is_copied_on_write(*kind)));
+        assert!(is_copied_on_write(0x9123_683E));
     }
 
     /// A file whose every other call is interrupted, and whose other calls do three bytes each.
