@@ -1,7 +1,6 @@
 //! The command line of Caskade.
 //!
-//! What a command answers goes to stdout, notes and progress go to stderr. Exit codes: 0 fine, 1 the
-//! key is missing, 2 wrong usage, 3 damaged data, 4 the store is in use, 5 the system refused.
+//! What a command answers goes to stdout, notes and progress go to stderr. `fault` has the exit codes.
 #![forbid(unsafe_code)]
 
 #[macro_use]

@@ -43,6 +43,9 @@ const STATE_SEALED: u8 = 2;
 /// The most segments a shard's manifest holds.
 pub const SEGMENTS_MAX: usize = (twin::PAYLOAD_LEN_MAX - HEAD_LEN) / ENTRY_LEN;
 
+/// The most that a generation or a segment id may be.
+const COUNT_MAX: u64 = u64::MAX / 2;
+
 /// Whether a segment may still grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -188,7 +191,13 @@ impl Manifest {
         if self.segments.len() > SEGMENTS_MAX {
             return Err(Fault::Field("segments"));
         }
-        if self.segments.last().is_some_and(|last| last.id >= self.next_segment) {
+        // Counted up by one, they never come near.
+        if self.generation > COUNT_MAX {
+            return Err(Fault::Field("generation"));
+        }
+        if self.next_segment.0 > COUNT_MAX
+            || self.segments.last().is_some_and(|last| last.id >= self.next_segment)
+        {
             return Err(Fault::Field("next segment"));
         }
         if !(Seqno::FIRST..=Seqno::MAX).contains(&self.next_log_seqno) {
@@ -286,6 +295,17 @@ mod tests {
             let file = twin::encode(MAGIC, &unchecked_payload(&manifest(segments)));
             assert_eq!(Manifest::decode(&file), Err(Fault::Field(field)));
         }
+    }
+
+    #[test]
+    fn counts_that_have_nowhere_to_go_are_refused() {
+        let mut last = manifest(vec![]);
+        (last.generation, last.next_segment) = (COUNT_MAX, SegmentId(COUNT_MAX));
+        assert_eq!(last.check(), Ok(()));
+        let beyond = Manifest { generation: COUNT_MAX + 1, ..last.clone() };
+        assert_eq!(beyond.check(), Err(Fault::Field("generation")));
+        let beyond = Manifest { next_segment: SegmentId(COUNT_MAX + 1), ..last };
+        assert_eq!(beyond.check(), Err(Fault::Field("next segment")));
     }
 
     fn empty_but_numbered() -> Sealed {

@@ -11,7 +11,7 @@ mod resync;
 mod sealed;
 
 pub use crate::fault::Fault;
-pub use resync::resync;
+pub use resync::{Resync, resync};
 pub use sealed::{Sealed, Tally};
 
 use crate::bytes;

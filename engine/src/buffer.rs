@@ -26,6 +26,11 @@ impl Buffer {
         spare.extend_from_slice(bytes);
         Self(spare)
     }
+
+    /// The bytes, which are the caller's from now on.
+    pub(crate) fn into_vec(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0)
+    }
 }
 
 impl Drop for Buffer {

@@ -10,10 +10,10 @@ use caskade_codec::names::{self, StoreName};
 use caskade_shard::error::At;
 use caskade_shard::log_file::ShardSet;
 use caskade_shard::shard::Shard;
-use caskade_shard::storage::{Access, replace};
+use caskade_shard::storage::{Access, LockGuard, Storage, replace};
 use caskade_shard::write_path::Locked;
 
-use crate::open::sync_name;
+use crate::open::{lock, sync_name};
 use crate::store::Store;
 use crate::{Error, Result};
 
@@ -48,7 +48,8 @@ pub(crate) fn checkpoint(
     store.check_writable()?;
     let storage = &*store.ctx.storage;
     let meta = read_store_file(store, &store.ctx.path)?;
-    prepare_target(store, target, &meta)?;
+    // Nobody opens the target, or makes another checkpoint there, before this one is whole.
+    let _lock = prepare_target(store, target, &meta)?;
 
     let upkeep = store.shards.iter().map(Shard::upkeep).collect::<Result<Vec<_>>>()?;
     let cuts: Vec<_> = {
@@ -83,48 +84,56 @@ pub(crate) fn checkpoint(
 fn read_store_file(store: &Store, dir: &Path) -> Result<Vec<u8>> {
     let path = dir.join(names::STORE);
     let file = store.ctx.storage.open(&path, Access::Read).at("open", &path)?;
-    let mut bytes = vec![0; file.len().at("measure", &path)? as usize];
-    file.read_exact_at(&mut bytes, 0).at("read", &path)?;
-    Ok(bytes)
+    file.read_whole(1 << 20).at("read", &path)
 }
 
-/// Makes the target an empty directory, or one with an earlier checkpoint of this very store.
-fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<()> {
+/// Makes the target an empty directory, or one with an earlier checkpoint of this very store that is
+/// none any more. It is locked until the answer is dropped.
+fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<Box<dyn LockGuard>> {
     let storage = &*store.ctx.storage;
-    let refuse = |reason| Err(Error::NotAStore { path: target.to_owned(), reason });
-    let is_new = match storage.create_dir(target) {
-        Ok(()) => true,
-        Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => false,
-        Err(fault) => return Err(Error::io("create the directory", target, fault)),
-    };
+    if target == store.ctx.path {
+        return refuse(target, "the target of a checkpoint is the store itself");
+    }
+    match storage.create_dir(target) {
+        Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::io("create the directory", target, fault));
+        }
+        _ => {}
+    }
     // Also where it was there: an earlier try may have ended before its name was durable.
     sync_name(target, |parent| store.ctx.sync_dir(parent))?;
-    if is_new {
-        return Ok(());
+    // Nothing is left behind in a directory of somebody else.
+    has_checkpoint(storage, target)?;
+    let lock = lock(storage, target)?;
+    if has_checkpoint(storage, target)? {
+        // A copy of the directory at the same place would share its files with the store itself.
+        if read_store_file(store, target)? != meta {
+            return refuse(target, "the target of a checkpoint holds another store");
+        }
+        let path = target.join(names::STORE);
+        storage.remove(&path).at("remove", &path)?;
+        store.ctx.sync_dir(target)?;
     }
-    let entries = storage.list_dir(target).at("list", target)?;
-    let has_store = entries.iter().any(|entry| StoreName::parse(&entry.name) == StoreName::Store);
-    let is_foreign = entries.iter().any(|entry| {
-        matches!(StoreName::parse(&entry.name), StoreName::Unknown | StoreName::Journal(_))
-    });
-    if is_foreign {
-        return refuse("the target of a checkpoint holds other files, or was opened for writing");
+    Ok(lock)
+}
+
+/// Whether a directory holds a whole checkpoint. An error if it holds what is in none.
+fn has_checkpoint(storage: &dyn Storage, target: &Path) -> Result<bool> {
+    let mut is_whole = false;
+    for entry in storage.list_dir(target).at("list", target)? {
+        match StoreName::parse(&entry.name) {
+            StoreName::Unknown | StoreName::Journal(_) => {
+                let reason =
+                    "the target of a checkpoint holds other files, or was opened for writing";
+                return refuse(target, reason);
+            }
+            StoreName::Store => is_whole = true,
+            _ => {}
+        }
     }
-    if !has_store {
-        return Ok(());
-    }
-    // A copy of the directory at the same place would share its files with the store itself.
-    if read_store_file(store, target)? != meta {
-        return refuse("the target of a checkpoint holds another store");
-    }
-    let (own, other) = (target.join(names::LOCK), store.ctx.path.join(names::LOCK));
-    if own == other {
-        return refuse("the target of a checkpoint is the store itself");
-    }
-    // Whoever has the earlier checkpoint open must not see it change.
-    let _lock =
-        storage.lock(&own).map_err(|_| Error::Locked { path: target.to_owned(), pid: None })?;
-    let path = target.join(names::STORE);
-    storage.remove(&path).at("remove", &path)?;
-    store.ctx.sync_dir(target)
+    Ok(is_whole)
+}
+
+fn refuse<T>(target: &Path, reason: &'static str) -> Result<T> {
+    Err(Error::NotAStore { path: target.to_owned(), reason })
 }

@@ -29,8 +29,11 @@ use crate::{Error, Result};
 /// A handle to an open store. Clones share it; it may be used from any number of threads.
 ///
 /// The store closes when [`Db::close`] is called or the last handle is dropped. After that, handles,
-/// iterators and [`Value`]s that are still around stay safe to use: calls answer
-/// [`Error::Closed`], and values keep their bytes.
+/// iterators and [`Value`]s that are still around stay safe to use: calls that can fail answer
+/// [`Error::Closed`], figures stay as they were, and values keep their bytes.
+///
+/// A process that forks opens its stores afterwards: a child that uses or drops a handle of its
+/// parent's shares the files and the lock with it.
 #[derive(Debug, Clone)]
 pub struct Db {
     handle: Arc<Handle>,
@@ -188,7 +191,7 @@ impl Db {
     }
 
     /// Replaces the value if it equals `expected`; None stands for "no value", on both sides.
-    /// Answers whether it did.
+    /// Answers whether it did. A TTL of the old value is not carried over.
     ///
     /// ```
     /// # fn main() -> caskade::Result<()> {
@@ -210,10 +213,25 @@ impl Db {
         expected: Option<&[u8]>,
         new: Option<&[u8]>,
     ) -> Result<bool> {
-        let stored = new.map(|value| self.store().stored(value, None)).transpose()?;
+        self.compare_and_swap_with(key, expected, new, WriteOptions::new())
+    }
+
+    /// As [`Db::compare_and_swap`], with options for this write: a lease is renewed with a TTL.
+    ///
+    /// # Errors
+    ///
+    /// As any read and [any write](crate#errors).
+    pub fn compare_and_swap_with(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+        options: WriteOptions,
+    ) -> Result<bool> {
+        let stored = new.map(|value| self.store().stored(value, options.expiry)).transpose()?;
         let mut swapped = false;
         self.store().timed(Operation::Update, Some(key), |store| {
-            store.modify(key, None, |old| {
+            store.modify(key, options.durability, |old| {
                 swapped = match (old, expected) {
                     (None, None) => true,
                     (Some(found), Some(expected)) => with_value(found, |value| value == expected)?,
@@ -241,10 +259,25 @@ impl Db {
         value: &[u8],
         expected: Version,
     ) -> Result<Option<Version>> {
+        self.put_if_version_with(key, value, expected, WriteOptions::new())
+    }
+
+    /// As [`Db::put_if_version`], with options for this write.
+    ///
+    /// # Errors
+    ///
+    /// As any read and [any write](crate#errors).
+    pub fn put_if_version_with(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        expected: Version,
+        options: WriteOptions,
+    ) -> Result<Option<Version>> {
         self.store().timed(Operation::Update, Some(key), |store| {
-            let stored = store.stored(value, None)?;
+            let stored = store.stored(value, options.expiry)?;
             let shard = store.route(key).1.id;
-            store.modify(key, None, |old| {
+            store.modify(key, options.durability, |old| {
                 let version = old.map(|found| Version::new(shard, found.frame.header.seqno));
                 let is_expected = version == Some(expected);
                 Ok(if is_expected { Decision::Put(stored) } else { Decision::Keep })
@@ -276,19 +309,34 @@ impl Db {
     pub fn update(
         &self,
         key: &[u8],
+        change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
+    ) -> Result<Option<Vec<u8>>> {
+        self.update_with(key, WriteOptions::new(), change)
+    }
+
+    /// As [`Db::update`], with options for this write.
+    ///
+    /// # Errors
+    ///
+    /// As any read and [any write](crate#errors).
+    pub fn update_with(
+        &self,
+        key: &[u8],
+        options: WriteOptions,
         mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
     ) -> Result<Option<Vec<u8>>> {
         loop {
             let old = self.get(key)?;
             let new = change(old.as_deref());
-            let stored = new.as_deref().map(|new| self.store().stored(new, None)).transpose()?;
+            let stored = new.as_deref().map(|new| self.store().stored(new, options.expiry));
+            let stored = stored.transpose()?;
             let seen = old.map(|old| old.version().parts().1);
             let mut is_unchanged = false;
             self.store().timed(Operation::Update, Some(key), |store| {
-                store.modify(key, None, |now| {
+                store.modify(key, options.durability, |now| {
                     is_unchanged = now.map(|found| found.frame.header.seqno) == seen;
                     Ok(match stored {
-                        _ if !is_unchanged => Decision::Keep,
+                        _ if !is_unchanged => Decision::Again,
                         Some(stored) => Decision::Put(stored),
                         None => Decision::Delete,
                     })
@@ -300,7 +348,8 @@ impl Db {
         }
     }
 
-    /// Adds to a counter, an eight byte little-endian integer, and answers the sum. A missing key
+    /// Adds to a counter, an eight byte little-endian integer, and answers the sum: what is there
+    /// afterwards, not what was there before, as an atomic integer's `fetch_add` would. A missing key
     /// counts as 0; the sum wraps around. A TTL of the counter is kept.
     ///
     /// # Errors
@@ -308,7 +357,31 @@ impl Db {
     /// [`Error::NotACounter`] if the value has not eight bytes; else as any read and
     /// [any write](crate#errors).
     pub fn fetch_add(&self, key: &[u8], delta: i64) -> Result<i64> {
-        self.store().timed(Operation::Update, Some(key), |store| store.fetch_add(key, delta))
+        self.fetch_add_with(key, delta, WriteOptions::new())
+    }
+
+    /// As [`Db::fetch_add`], with options for this write. A TTL is for a counter that begins with it: one
+    /// that is there keeps its own, so that "so many in a minute" is one call.
+    ///
+    /// ```
+    /// # fn main() -> caskade::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = caskade::Db::open(dir.path().join("data"))?;
+    /// use std::time::Duration;
+    ///
+    /// let minute = caskade::WriteOptions::new().ttl(Duration::from_secs(60));
+    /// assert_eq!(db.fetch_add_with(b"calls:ada", 1, minute)?, 1);
+    /// assert_eq!(db.fetch_add_with(b"calls:ada", 1, minute)?, 2);
+    /// # db.close()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Db::fetch_add`].
+    pub fn fetch_add_with(&self, key: &[u8], delta: i64, options: WriteOptions) -> Result<i64> {
+        let add = |store: &Store| store.fetch_add(key, delta, options);
+        self.store().timed(Operation::Update, Some(key), add)
     }
 
     // Expiry.
@@ -408,7 +481,7 @@ impl Db {
         })
     }
 
-    /// Whether `key` has a value.
+    /// Whether `key` has a value. Reads and verifies the record, as every read does.
     ///
     /// # Errors
     ///
@@ -417,7 +490,7 @@ impl Db {
         Ok(self.value_len(key)?.is_some())
     }
 
-    /// The length of the value of `key`, without a copy of it.
+    /// The length of the value of `key`. Reads and verifies the record, but copies nothing.
     ///
     /// # Errors
     ///
@@ -431,7 +504,7 @@ impl Db {
         self.store().shards.iter().map(caskade_shard::shard::Shard::len).sum()
     }
 
-    /// Whether there is no key.
+    /// Whether there is no key, nor an expired one that was not cleaned up yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -513,8 +586,7 @@ impl Db {
     ///
     /// # Errors
     ///
-    /// [`Error::Indeterminate`] or [`Error::Poisoned`] if the disk failed; else as
-    /// [any write](crate#errors).
+    /// [`Error::Indeterminate`] if the disk failed, now or before; else as [any write](crate#errors).
     pub fn sync(&self) -> Result<()> {
         self.store().timed(Operation::Sync, None, |store| {
             store.check_writable()?;
@@ -522,7 +594,8 @@ impl Db {
         })
     }
 
-    /// Waits until the write of `version` is durable, and everything before it in its shard.
+    /// Waits until the write of `version` is durable, and everything before it in its shard. The version
+    /// is one that the store gave out since it was opened.
     ///
     /// # Errors
     ///
@@ -548,10 +621,14 @@ impl Db {
     /// space; `target` must lie on the same file system. If `target` holds an earlier checkpoint of
     /// this store, what did not change is kept. Reads and writes go on.
     ///
+    /// The two share the blocks of what was linked: damage to one is damage to both. A backup is a copy
+    /// of a checkpoint, elsewhere (`caskade restore`).
+    ///
     /// # Errors
     ///
-    /// [`Error::NotAStore`] if `target` holds other files or another store, [`Error::Io`] if it lies on
-    /// another file system or its parent does not exist; else as [any write](crate#errors).
+    /// [`Error::NotAStore`] if `target` holds other files or another store, [`Error::Locked`] if
+    /// somebody has it open or makes a checkpoint there, [`Error::Io`] if it lies on another file system
+    /// or its parent does not exist; else as [any write](crate#errors).
     pub fn checkpoint(&self, target: impl AsRef<Path>) -> Result<CheckpointReport> {
         self.checkpoint_with(target, |_| true)
     }

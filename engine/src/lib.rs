@@ -17,7 +17,7 @@
 //!
 //! - A store is a directory. Keys are hashed to **shards**; each shard has a **log** of append-only
 //!   **segments** and a **keydir** in memory, about 16 bytes a key whatever the keys' length.
-//! - Gets and scans take no lock and make no system call; [`Db::iter`] stops all writers for the moment
+//! - Gets and [`Db::scan`] take no lock and make no system call; [`Db::iter`] stops all writers for the moment
 //!   in which it takes its snapshot. Every read verifies the record's checksum.
 //! - Writes go to memory-mapped, really allocated space: no system call either. What `Ok` promises
 //!   is the [`Durability`]; [`Db::sync`] and [`Db::wait_durable`] ask for more.
@@ -30,7 +30,7 @@
 //!
 //! There is one type, [`Error`]; it says what happened, where, and with which numbers.
 //!
-//! - **Opening**: [`Error::Locked`] if another process has the store, [`Error::NotAStore`] if the
+//! - **Opening**: [`Error::Locked`] if this or another process has the store, [`Error::NotAStore`] if the
 //!   directory is none, [`Error::UnknownFormat`] if a newer version made it, [`Error::Corrupt`],
 //!   [`Error::Damaged`] or [`Error::MissingSegment`] if data that had been durable is damaged
 //!   ([`RecoveryMode::Salvage`] opens what is left),
@@ -56,10 +56,14 @@
 //! code: on an async runtime, call `get` in place and writes through `spawn_blocking` (see the example
 //! `service`).
 //!
-//! A store open for writing has one thread of its own, `caskade`. Opening, sealing and merging run on
-//! rayon's global pool: a program that blocks that pool holds them up, and `RAYON_NUM_THREADS` or
+//! A store open for writing has one thread of its own, `caskade`, and another while that has something to
+//! wait for, `caskade-work`. Opening, sealing and merging run on rayon's global pool: a program that blocks that pool holds them up, and `RAYON_NUM_THREADS` or
 //! `rayon::ThreadPoolBuilder::build_global` bounds it. [`Db::close`], and so the drop of the last handle,
 //! waits for that thread and for fsyncs.
+//!
+//! # Platforms
+//!
+//! Linux with 64 bits, and Rust 1.95 or later.
 //!
 //! # Features
 //!
@@ -97,6 +101,7 @@ mod version;
 mod writes;
 
 pub use batch::Batch;
+pub use caskade_codec::ids::{SegmentId, ShardId};
 pub use caskade_shard::recovery::{Loss, LossKind, RecoveryMode};
 pub use caskade_shard::{Error, Result};
 pub use checkpoint::{CheckpointProgress, CheckpointReport};

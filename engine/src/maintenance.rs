@@ -173,13 +173,13 @@ impl Maintenance {
             Event::Extension(shard) => self.store.shards[usize::from(shard.0)].extend(),
             Event::Garbage(shard) => self.todo().merge.insert(shard),
             Event::JournalTurn => self.todo().journal = true,
-            Event::Awake => {
-                let now = self.store.ctx.storage.monotonic();
-                self.todo().idle_at = Some(now + REST_AFTER);
-                self.todo().resting = ShardSet::default();
+            Event::Awake(written) => {
+                let mut todo = self.todo();
+                todo.idle_at = Some(written + REST_AFTER);
+                todo.resting = ShardSet::default();
                 if let Durability::Interval(period) = self.store.options.durability {
                     // One that is planned is for older writes.
-                    self.todo().sync_at.get_or_insert(now.saturating_add(period));
+                    todo.sync_at.get_or_insert(written.saturating_add(period));
                 }
             }
             Event::Close => self.todo().is_closing = true,
@@ -218,6 +218,10 @@ impl Maintenance {
     }
 
     fn report(&self, error: &Error) {
+        if matches!(error, Error::Stopped) {
+            // A merge that made way for closing.
+            return;
+        }
         if let Some(hook) = &self.store.options.on_background_error {
             hook(error);
         }
@@ -229,12 +233,15 @@ impl Maintenance {
             return Ok(true);
         }
         if self.take_due_rest() {
-            self.store.come_to_rest()?;
-            self.plan_tidying();
+            self.beside(|| self.store.come_to_rest())?;
+            // Unless somebody wrote meanwhile.
+            if self.todo().idle_at.is_none() {
+                self.plan_tidying();
+            }
             return Ok(true);
         }
         if std::mem::take(&mut self.todo().journal) {
-            self.store.committer.free_journal()?;
+            self.beside(|| self.store.committer.free_journal())?;
             return Ok(true);
         }
         self.take_due_retry();
@@ -311,8 +318,7 @@ impl Maintenance {
         failure.map_or(Ok(!shards.is_empty()), Err)
     }
 
-    /// Works in several shards at once. This thread goes on to take in events meanwhile, for writers
-    /// wait for segments and for room that are not ready, and to sync by time.
+    /// Works in several shards at once, beside this thread.
     fn in_shards<T: Send>(
         &self,
         shards: &[ShardId],
@@ -322,13 +328,26 @@ impl Maintenance {
             // Somebody else sets the pace: in the order of the shards, the same every time.
             return shards.iter().map(work).collect();
         }
+        self.beside(|| shards.par_iter().map(&work).collect())
+    }
+
+    /// Does what takes long in a thread of its own. This one goes on to take in events meanwhile, for
+    /// writers wait for segments and for room that are not ready, and to sync by time.
+    fn beside<T: Send>(&self, work: impl Fn() -> T + Sync) -> T {
+        if self.store.options.background == Background::Manual {
+            return work();
+        }
         let (done, is_done) = crossbeam_channel::bounded(1);
-        rayon::in_place_scope(|scope| {
-            scope.spawn(move |_| {
-                let outcomes = shards.par_iter().map(work).collect();
+        let (work, helper) = (&work, std::thread::Builder::new().name("caskade-work".to_owned()));
+        let answer = std::thread::scope(|scope| {
+            let send = move || {
                 // The other end waits for it.
-                let _ = done.send(outcomes);
-            });
+                let _ = done.send(work());
+            };
+            if helper.spawn_scoped(scope, send).is_err() {
+                // The system has no thread to give.
+                return Some(work());
+            }
             loop {
                 if let Err(error) = self.sync_if_due() {
                     self.report(&error);
@@ -339,13 +358,13 @@ impl Maintenance {
                         // All handles are gone: nothing more comes.
                         Err(_) => break,
                     },
-                    recv(is_done) -> outcomes => return outcomes.ok(),
+                    recv(is_done) -> answer => return answer.ok(),
                     default(self.next_sync()) => {}
                 }
             }
             is_done.recv().ok()
-        })
-        .expect("the work ends with a send, or with a panic that the scope passes on")
+        });
+        answer.expect("the work ends with a send, or with a panic that the scope passes on")
     }
 
     fn take_due_seals(&self) -> ShardSet {
@@ -410,7 +429,7 @@ impl Maintenance {
         }
         let work = |shard: &ShardId| {
             let around = Paced { around: self.around(*shard), maintenance: self };
-            let only_drops = !self.is_merge_time();
+            let only_drops = !self.store.is_merge_time();
             let is_resting = self.todo().resting.contains(*shard);
             let shard = &self.store.shards[usize::from(shard.0)];
             self.store.with_reserve(|| shard.merge_by_policy(&around, only_drops, is_resting))
@@ -458,20 +477,13 @@ impl Maintenance {
         Around { store: &self.store, shard }
     }
 
-    /// Whether the clock stands inside the merge window.
-    fn is_merge_time(&self) -> bool {
-        let Some((from, to)) = self.store.options.merge_window else { return true };
-        let minute = (self.store.now_ms() / 60_000 % 1440) as u16;
-        if from <= to { (from..to).contains(&minute) } else { minute >= from || minute < to }
-    }
-
     /// When the merge window opens, on the wall clock, if it is not open.
     fn window_opens_at(&self) -> Option<u64> {
         const DAY: u64 = 1440;
         let (from, _) = self.store.options.merge_window?;
         let minute = self.store.now_ms() / 60_000;
         let wait = (u64::from(from) + DAY - minute % DAY - 1) % DAY + 1;
-        (!self.is_merge_time()).then(|| (minute + wait).saturating_mul(60_000))
+        (!self.store.is_merge_time()).then(|| (minute + wait).saturating_mul(60_000))
     }
 
     /// Notes when there is to be looked for merges again, whatever is written until then.
@@ -600,7 +612,7 @@ mod tests {
             // The other thread waits for announcements by now.
             std::thread::sleep(Duration::from_millis(200));
             maintenance.store.put(b"key", b"value", WriteOptions::new()).expect("writes");
-            maintenance.take(Event::Awake);
+            maintenance.take(Event::Awake(maintenance.store.ctx.storage.monotonic()));
             becomes_durable(shard)
         });
         assert_eq!(is_durable, [true]);
@@ -609,12 +621,11 @@ mod tests {
     #[test]
     fn a_planned_sync_is_not_put_off() {
         let (_home, maintenance) = synced_every(RETRY);
-        maintenance.take(Event::Awake);
-        let planned = maintenance.todo().sync_at;
-        assert!(planned.is_some());
-        std::thread::sleep(Duration::from_millis(2));
-        maintenance.take(Event::Awake);
-        assert_eq!(maintenance.todo().sync_at, planned);
+        // From the write on, however late it is heard of.
+        maintenance.take(Event::Awake(Duration::from_secs(1)));
+        assert_eq!(maintenance.todo().sync_at, Some(Duration::from_secs(1) + RETRY));
+        maintenance.take(Event::Awake(Duration::from_secs(2)));
+        assert_eq!(maintenance.todo().sync_at, Some(Duration::from_secs(1) + RETRY));
     }
 
     #[test]

@@ -101,13 +101,18 @@ fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
     if !options.create && read_meta(storage, path)?.is_none() {
         return Err(no_store(storage, path));
     }
-    let file = path.join(names::LOCK);
-    let lock = storage.lock(&file).map_err(|fault| match fault {
-        LockFault::Held { pid } => Error::Locked { path: path.clone(), pid },
-        LockFault::Io(fault) => Error::io("lock", &file, fault),
-    })?;
+    let lock = lock(storage, path)?;
     make_names_durable(storage, path)?;
     Ok(Some(lock))
+}
+
+/// Locks a directory against other stores.
+pub(crate) fn lock(storage: &dyn Storage, dir: &Path) -> Result<Box<dyn LockGuard>> {
+    let file = dir.join(names::LOCK);
+    storage.lock(&file).map_err(|fault| match fault {
+        LockFault::Held { pid } => Error::Locked { path: dir.to_owned(), pid },
+        LockFault::Io(fault) => Error::io("lock", &file, fault),
+    })
 }
 
 /// Syncs the names of the store's directory and of what is in it. An earlier life may have created

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use caskade_codec::names::SHARDS_MAX;
+use caskade_codec::names::{JOURNAL_BYTES_MAX, SHARDS_MAX};
 use caskade_shard::context::Config;
 use caskade_shard::recovery::RecoveryMode;
 use caskade_shard::storage::{RealStorage, Storage};
@@ -15,7 +15,9 @@ use crate::{Error, Result};
 
 /// What `Ok` from a write promises.
 ///
-/// In every mode the write survives the death of the process.
+/// In every mode the write survives the death of the process. Other threads read a write as soon as it
+/// is made, before it is durable: who acts on what was read calls
+/// [`Db::wait_durable`] with the value's version first, where a power cut must not undo it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Durability {
@@ -48,6 +50,7 @@ pub enum Compression {
 
 /// Who does the background work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Background {
     /// A thread of the store's own.
     #[default]
@@ -102,6 +105,7 @@ impl WriteOptions {
 
 /// How far an open has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OpenProgress {
     /// Segments read.
     pub segments_done: u64,
@@ -237,8 +241,8 @@ impl Builder {
         self
     }
 
-    /// Bound on the size of the segment files over the size of the live records, above 1.05 (1.5 if
-    /// not said). Merging keeps it in steady state by itself, and may lag behind while much is
+    /// Bound on the size of the segment files over the size of the live records, above 1.05 and at most
+    /// 100 (1.5 if not said). Merging keeps it in steady state by itself, and may lag behind while much is
     /// overwritten; a lower bound costs more copying.
     pub fn max_space_amp(mut self, bound: f64) -> Self {
         self.config.max_space_amp = bound;
@@ -252,15 +256,18 @@ impl Builder {
         self
     }
 
-    /// Merges only between these minutes of the day (UTC), which may wrap around midnight. Segments
-    /// in which nothing lives are removed at any time.
+    /// Merges by itself only between these minutes of the day (UTC), which may wrap around midnight;
+    /// [`Db::compact`] does at any time, and segments in which nothing lives are removed at any time.
+    /// Until the window opens the store may grow past its bound of space, and writers are not slowed
+    /// down for it.
     pub fn merge_window(mut self, from_minute: u16, to_minute: u16) -> Self {
         self.merge_window = Some((from_minute, to_minute));
         self
     }
 
     /// Length of each of the two files of the commit journal (8 MiB if not said), 8 KiB to 1 GiB.
-    /// They are created by the first `Sync` write.
+    /// They are created when something is first made durable at once: by a `Sync` write, [`Db::sync`],
+    /// [`Db::wait_durable`], or after an `Interval`.
     pub fn journal_bytes(mut self, bytes: u64) -> Self {
         self.config.journal_bytes = bytes;
         self
@@ -288,7 +295,8 @@ impl Builder {
         self
     }
 
-    /// Called with errors of background work, on the thread that does it.
+    /// Called with errors of background work, on the thread that does it, and again whenever a retry
+    /// fails. It must not panic: that poisons the store, as any panic there does.
     pub fn on_background_error(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         self.on_background_error = Some(Arc::new(hook));
         self
@@ -362,7 +370,7 @@ impl Builder {
         if !(config.max_space_amp > 1.05 && config.max_space_amp <= 100.0) {
             return refuse("max_space_amp", "the bound lies above 1.05 and at most at 100");
         }
-        if !(8 << 10..=1 << 30).contains(&config.journal_bytes) {
+        if !(8 << 10..=JOURNAL_BYTES_MAX).contains(&config.journal_bytes) {
             return refuse("journal_bytes", "a journal file has 8 KiB to 1 GiB");
         }
         if config.merge_bytes_per_sec == Some(0) {
@@ -373,6 +381,9 @@ impl Builder {
         }
         if self.merge_window.is_some_and(|(from, to)| from >= 1440 || to >= 1440) {
             return refuse("merge_window", "a minute of the day is 0 to 1439");
+        }
+        if self.merge_window.is_some_and(|(from, to)| from == to) {
+            return refuse("merge_window", "it would never be open");
         }
         if matches!(self.durability, Durability::Interval(t) if t.is_zero()) {
             return refuse("durability", "an interval of zero; use Sync");

@@ -1,4 +1,4 @@
-//! Reads, and the writes that begin with one.
+//! Reads of single keys and of many.
 
 use std::time::Duration;
 
@@ -7,13 +7,11 @@ use caskade_shard::read_path::{Found, Glimpse};
 use caskade_shard::reclaim::Guard;
 use caskade_shard::shard::Shard;
 
+use crate::Result;
 use crate::compress::original_len;
 use crate::db::Expiry;
-use crate::options::ExpiryAt;
 use crate::store::Store;
 use crate::value::{Value, decompress, is_compressed, is_copied};
-use crate::writes::Decision;
-use crate::{Error, Result};
 
 /// Keys whose cache misses overlap: enough to hide them, few enough to stay in the first cache.
 pub(crate) const GROUP: usize = 16;
@@ -164,8 +162,9 @@ impl Store {
         let (hash, shard) = self.route(key);
         let guard = self.ctx.reclaim.enter();
         // Verified like any read: a damaged header would answer another length, or an expiry.
+        // Not by `find_unexpired`: one caller more, and gets have calls in them (16 instructions).
         let Some(found) = shard.find(&guard, hash, key)? else { return Ok(None) };
-        if found.frame.is_expired(|| self.now_ms()) {
+        if !self.is_unexpired(&found) {
             return Ok(None);
         }
         let stored = found.frame.value();
@@ -185,46 +184,24 @@ impl Store {
         }))
     }
 
-    pub(crate) fn set_expiry(&self, key: &[u8], ttl: Option<Duration>) -> Result<bool> {
-        // The value is copied out of the log, since its record is written anew.
-        let mut is_there = false;
-        self.rewrite(key, |found| {
-            is_there = true;
-            let value = with_value(found, <[u8]>::to_vec)?;
-            Ok((value, ttl.map(ExpiryAt::In)))
-        })?;
-        Ok(is_there)
-    }
-
-    pub(crate) fn fetch_add(&self, key: &[u8], delta: i64) -> Result<i64> {
-        let mut sum = delta;
-        // The sum is known only under the lock, so that the record is made there.
-        self.modify(key, None, |old| {
-            let mut expiry = None;
-            if let Some(found) = old {
-                let count = with_value(found, |value| {
-                    let bytes = <[u8; 8]>::try_from(value);
-                    bytes.map_err(|_| Error::NotACounter { len: value.len() })
-                })??;
-                sum = i64::from_le_bytes(count).wrapping_add(delta);
-                expiry = found.frame.expiry().map(ExpiryAt::UnixMillis);
-            }
-            Ok(Decision::Put(self.stored_owned(sum.to_le_bytes().to_vec(), expiry)?))
-        })?;
-        Ok(sum)
-    }
-
-    /// Writes the record of a key anew, if there is one.
-    fn rewrite(
+    /// The record of a key, unless it is expired.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "the read path is one function: results stay in registers"
+    )]
+    pub(crate) fn find_unexpired<'g>(
         &self,
+        shard: &'g Shard,
+        guard: &'g Guard<'_>,
+        hash: u64,
         key: &[u8],
-        make: impl FnOnce(&Found<'_>) -> Result<(Vec<u8>, Option<ExpiryAt>)>,
-    ) -> Result<()> {
-        self.modify(key, None, |old| {
-            let Some(found) = old else { return Ok(Decision::Keep) };
-            let (value, expiry) = make(found)?;
-            Ok(Decision::Put(self.stored_owned(value, expiry)?))
-        })?;
-        Ok(())
+    ) -> Result<Option<Found<'g>>> {
+        Ok(shard.find(guard, hash, key)?.filter(|found| self.is_unexpired(found)))
+    }
+
+    #[inline]
+    pub(crate) fn is_unexpired(&self, found: &Found<'_>) -> bool {
+        !found.frame.is_expired(|| self.now_ms())
     }
 }

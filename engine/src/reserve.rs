@@ -53,11 +53,11 @@ impl Reserve {
         true
     }
 
-    /// Gives the space up. False if that was done before.
-    fn give_up(&self, ctx: &Context) -> bool {
+    /// Gives the space up, unless that was done.
+    fn give_up(&self, ctx: &Context) {
         let _turn = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_given_up.store(true, Ordering::Release);
-        ctx.storage.remove(&ctx.path.join(names::RESERVE)).is_ok()
+        let _ = ctx.storage.remove(&ctx.path.join(names::RESERVE));
     }
 
     /// Whether the store counts as full.
@@ -69,9 +69,13 @@ impl Reserve {
 
 impl Store {
     /// Runs what makes space; when the disk is full, once more with the reserve.
-    pub(crate) fn with_reserve<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+    pub(crate) fn with_reserve<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         match work() {
-            Err(error) if error.is_no_space() && self.reserve.give_up(&self.ctx) => work(),
+            Err(error) if error.is_no_space() => {
+                // Another thread may have done so since this one saw the disk full.
+                self.reserve.give_up(&self.ctx);
+                work()
+            }
             answer => answer,
         }
     }

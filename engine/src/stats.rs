@@ -91,8 +91,8 @@ pub struct Stats {
     pub puts: u64,
     /// How long the open took.
     pub open_millis: u64,
-    /// How long writers are made to rest, in microseconds for every 64 KiB, because merging is
-    /// behind; 0 most of the time.
+    /// How long writers are made to rest, in microseconds for every 64 KiB, because merging or sealing
+    /// is behind; 0 most of the time.
     pub brake_micros: u64,
     /// Whether the store is poisoned.
     pub is_poisoned: bool,
@@ -192,7 +192,7 @@ impl Stats {
             gets: store.ctx.reclaim.reads(),
             puts: store.writes(),
             open_millis: store.report.elapsed.as_millis() as u64,
-            brake_micros: store.shards.iter().map(Shard::brake_micros).max().unwrap_or(0),
+            brake_micros: store.brake_micros(store.shards.iter()),
             is_poisoned: store.ctx.poison.is_latched(),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use caskade_codec::hash::shard_of;
 use caskade_codec::ids::{Seqno, ShardId};
 use caskade_shard::commit::Committer;
-use caskade_shard::context::Context;
+use caskade_shard::context::{Context, Event};
 use caskade_shard::log_file::ShardSet;
 use caskade_shard::merge::Surroundings;
 use caskade_shard::shard::Shard;
@@ -114,28 +114,51 @@ impl Store {
     ) -> Result<()> {
         // One load of a line that hardly ever changes; the rest is for the first write after a sync.
         if !self.is_dirty.load(Ordering::Relaxed) && !self.is_dirty.swap(true, Ordering::AcqRel) {
-            self.ctx.announce(caskade_shard::context::Event::Awake);
+            self.wake_up();
         }
         if durability.unwrap_or(self.options.durability) == Durability::Sync {
             self.committer.wait(&self.shards, writes)?;
         }
         let brakes = writes.iter().map(|(id, _)| self.shards[usize::from(id.0)].brake_micros());
-        let micros = brakes.max().unwrap_or(0);
         // Where the caller does the background work, resting would help nobody.
-        if micros > 0 && self.options.background == Background::Thread {
-            self.rest(bytes, micros);
+        if brakes.max().unwrap_or(0) > 0 && self.options.background == Background::Thread {
+            self.rest(writes, bytes);
         }
         Ok(())
     }
 
+    #[cold]
+    fn wake_up(&self) {
+        self.ctx.announce(Event::Awake(self.ctx.storage.monotonic()));
+    }
+
     /// Slows a writer down while merging falls behind, so that the space bound holds.
     #[cold]
-    fn rest(&self, bytes: u64, micros: u64) {
+    fn rest(&self, writes: &[(ShardId, Seqno)], bytes: u64) {
+        let shards = writes.iter().map(|(id, _)| &self.shards[usize::from(id.0)]);
+        let micros = self.brake_micros(shards);
+        if micros == 0 {
+            return;
+        }
         let unrested = self.unrested_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if unrested >= BRAKE_STRETCH {
             self.unrested_bytes.store(0, Ordering::Relaxed);
             std::thread::sleep(Duration::from_micros(micros));
         }
+    }
+
+    /// How long writers of these shards rest for every stretch that they write, in microseconds.
+    pub(crate) fn brake_micros<'s>(&self, shards: impl Iterator<Item = &'s Shard>) -> u64 {
+        // Nobody waits for merges that wait for their time themselves.
+        let brake = if self.is_merge_time() { Shard::brake_micros } else { Shard::backlog_micros };
+        shards.map(brake).max().unwrap_or(0)
+    }
+
+    /// Whether the clock stands inside the merge window.
+    pub(crate) fn is_merge_time(&self) -> bool {
+        let Some((from, to)) = self.options.merge_window else { return true };
+        let minute = (self.now_ms() / 60_000 % 1440) as u16;
+        if from <= to { (from..to).contains(&minute) } else { minute >= from || minute < to }
     }
 
     /// Makes everything written so far durable.

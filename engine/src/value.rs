@@ -20,9 +20,10 @@ const COPIED_MAX: usize = 1024;
 
 /// A value as it was when it was read.
 ///
-/// It dereferences to its bytes. Small values are copied; a large one borrows the memory map of its
-/// segment, which stays valid for as long as any handle to it lives, also when the key is
-/// overwritten, the segment is merged away, or the store is closed.
+/// It dereferences to its bytes. Values of up to 1 KiB are copied, into up to 4 KiB of memory that
+/// the thread used before; a larger one borrows the memory map of its segment, which stays valid, and
+/// on disk, for as long as any handle to it lives, also when the key is overwritten, the segment is
+/// merged away, or the store is closed. Who keeps values for long takes `to_vec()`.
 #[derive(Clone)]
 pub struct Value {
     repr: Repr,
@@ -258,13 +259,16 @@ impl PartialEq<Vec<u8>> for Value {
 
 impl From<Value> for Vec<u8> {
     fn from(value: Value) -> Self {
-        value.to_vec()
+        match value.repr {
+            Repr::Copied(bytes) => bytes.into_vec(),
+            _ => value.to_vec(),
+        }
     }
 }
 
 #[cfg(feature = "bytes")]
 impl From<Value> for bytes::Bytes {
-    /// Shares the value's memory; a small one is copied.
+    /// Shares the value's memory; nothing is copied.
     fn from(value: Value) -> Self {
         Self::from_owner(value)
     }

@@ -6,7 +6,10 @@ use caskade_codec::ids::{Seqno, ShardId};
 
 /// Names one write. Of two versions of one key the greater is the newer.
 ///
-/// Versions of different keys say nothing about each other.
+/// Versions of different keys say nothing about each other. A write that a power cut took leaves its
+/// version to a later write of the same shard: before a version is kept for longer than the process
+/// lives, [`Db::wait_durable`](crate::Db::wait_durable) should have answered `Ok` for it. A restored
+/// backup goes back to older versions; `reshard` and `repair --into` write all records anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u64);
 

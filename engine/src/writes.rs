@@ -1,17 +1,19 @@
 //! Writes: puts, deletes, conditional writes, batches.
 
+use std::time::Duration;
+
 use caskade_codec::ids::{Seqno, ShardId};
 use caskade_codec::record::{FRAME_LEN_MIN, Flags, KEY_LEN_MAX, VALUE_LEN_MAX};
 use caskade_shard::log_file::ShardSet;
 use caskade_shard::planted;
 use caskade_shard::read_path::Found;
-use caskade_shard::reclaim::Guard;
 use caskade_shard::shard::Shard;
 use caskade_shard::write_path::{BatchName, Change, Locked, Old, Op, Staged};
 
 use crate::batch::Batch;
 use crate::compress;
 use crate::options::{Durability, ExpiryAt, WriteOptions};
+use crate::reads::with_value;
 use crate::store::Store;
 use crate::version::Version;
 use crate::{Error, Result};
@@ -32,8 +34,10 @@ impl Stored<'_> {
 
 /// What to do after looking at a key's record.
 pub(crate) enum Decision<'a> {
-    /// Leave it.
+    /// Leave it: the caller hears that.
     Keep,
+    /// Leave it, for the caller decides anew.
+    Again,
     /// Store this value.
     Put(Stored<'a>),
     /// Remove it.
@@ -65,18 +69,24 @@ impl Store {
         if value.len() > VALUE_LEN_MAX {
             return Err(Error::ValueTooLarge { len: value.len(), limit: VALUE_LEN_MAX });
         }
-        let expiry = expiry.map(|at| match at {
-            ExpiryAt::In(ttl) => {
-                let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-                self.now_ms().saturating_add(ttl)
-            }
-            ExpiryAt::UnixMillis(at) => at,
-        });
+        let expiry = expiry.map(|at| self.expiry_at(at));
         let (flags, value) = match compress::compress(self.options.compression, value) {
             Some((flags, packed)) => (flags, packed.into()),
             None => (Flags::NONE, value.into()),
         };
         Ok(Stored { value, flags, expiry })
+    }
+
+    /// On the wall clock, in milliseconds since 1970.
+    #[inline]
+    fn expiry_at(&self, at: ExpiryAt) -> u64 {
+        match at {
+            ExpiryAt::In(ttl) => {
+                let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+                self.now_ms().saturating_add(ttl)
+            }
+            ExpiryAt::UnixMillis(at) => at,
+        }
     }
 
     /// As [`Store::stored`], for bytes that were made on the way.
@@ -131,14 +141,14 @@ impl Store {
         })?;
         match applied {
             Some(seqno) => self.acknowledge(&[(shard.id, seqno)], durability, weight(key, b""))?,
-            None => self.acknowledge_absence(shard, durability)?,
+            None => self.acknowledge_what_is(shard, durability)?,
         }
         Ok(was_there)
     }
 
-    /// What a delete's durability asks for where there was nothing to delete: the delete that did
-    /// it may not be durable yet, and whoever repeats one relies on the answer.
-    fn acknowledge_absence(&self, shard: &Shard, durability: Option<Durability>) -> Result<()> {
+    /// What a write's durability asks for where there was nothing to write: what it found may not be
+    /// durable yet, and whoever repeats a write relies on the answer.
+    fn acknowledge_what_is(&self, shard: &Shard, durability: Option<Durability>) -> Result<()> {
         let is_sync = durability.unwrap_or(self.options.durability) == Durability::Sync;
         if is_sync && !planted!("absence-not-durable") {
             self.committer.wait(&self.shards, &[(shard.id, shard.last_seqno())])?;
@@ -154,10 +164,11 @@ impl Store {
         decide: impl FnOnce(Option<&Found<'_>>) -> Result<Decision<'v>>,
     ) -> Result<Option<Version>> {
         self.check_writable()?;
-        self.check_space()?;
         check_key(key)?;
+        // Asked before the lock is taken; a delete needs none.
+        let space = self.check_space();
         let (hash, shard) = self.route(key);
-        let (mut is_delete, mut bytes) = (false, weight(key, b""));
+        let (mut is_answer, mut bytes) = (true, weight(key, b""));
         let applied = {
             let mut locked = shard.lock()?;
             let guard = self.ctx.reclaim.enter();
@@ -168,21 +179,26 @@ impl Store {
             }
             match decide(found.as_ref())? {
                 Decision::Keep => None,
+                Decision::Again => {
+                    is_answer = false;
+                    None
+                }
                 Decision::Put(stored) => {
+                    space?;
                     bytes = weight(key, &stored.value);
                     let op = Op { hash, key, change: stored.change() };
                     Some(locked.apply(&op)?)
                 }
                 Decision::Delete => {
-                    is_delete = true;
                     let op = Op { hash, key, change: Change::Delete };
-                    locked.apply_if(&op, |old| Ok(!matches!(old, Old::Absent)))?
+                    let is_there = |old: &Old<'_>| Ok(!matches!(old, Old::Absent));
+                    self.with_reserve(|| locked.apply_if(&op, is_there))?
                 }
             }
         };
         let Some(seqno) = applied else {
-            if is_delete {
-                self.acknowledge_absence(shard, durability)?;
+            if is_answer {
+                self.acknowledge_what_is(shard, durability)?;
             }
             return Ok(None);
         };
@@ -190,25 +206,39 @@ impl Store {
         Ok(Some(Version::new(shard.id, seqno)))
     }
 
-    /// The record of a key, unless it is expired.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "the read path is one function: results stay in registers"
-    )]
-    pub(crate) fn find_unexpired<'g>(
-        &self,
-        shard: &'g Shard,
-        guard: &'g Guard<'_>,
-        hash: u64,
-        key: &[u8],
-    ) -> Result<Option<Found<'g>>> {
-        Ok(shard.find(guard, hash, key)?.filter(|found| self.is_unexpired(found)))
+    /// Writes the record of a key anew, with another expiry. Answers whether it is there.
+    pub(crate) fn set_expiry(&self, key: &[u8], ttl: Option<Duration>) -> Result<bool> {
+        let mut is_there = false;
+        self.modify(key, None, |old| {
+            let Some(found) = old else { return Ok(Decision::Keep) };
+            is_there = true;
+            Ok(Decision::Put(Stored {
+                // As it is stored: a compressed value stays so.
+                value: found.frame.value().to_vec().into(),
+                flags: found.frame.header.flags.without(Flags::EXPIRY).without(Flags::IN_BATCH),
+                expiry: ttl.map(|ttl| self.expiry_at(ExpiryAt::In(ttl))),
+            }))
+        })?;
+        Ok(is_there)
     }
 
-    #[inline]
-    pub(crate) fn is_unexpired(&self, found: &Found<'_>) -> bool {
-        !found.frame.is_expired(|| self.now_ms())
+    /// Adds to a counter. Answers the sum.
+    pub(crate) fn fetch_add(&self, key: &[u8], delta: i64, options: WriteOptions) -> Result<i64> {
+        let mut sum = delta;
+        // The sum is known only under the lock, so that the record is made there.
+        self.modify(key, options.durability, |old| {
+            let mut expiry = options.expiry;
+            if let Some(found) = old {
+                let count = with_value(found, |value| {
+                    let bytes = <[u8; 8]>::try_from(value);
+                    bytes.map_err(|_| Error::NotACounter { len: value.len() })
+                })??;
+                sum = i64::from_le_bytes(count).wrapping_add(delta);
+                expiry = found.frame.expiry().map(ExpiryAt::UnixMillis);
+            }
+            Ok(Decision::Put(self.stored_owned(sum.to_le_bytes().to_vec(), expiry)?))
+        })?;
+        Ok(sum)
     }
 
     /// Writes a batch. Answers the version of its last record in its lowest shard.
@@ -218,7 +248,10 @@ impl Store {
         durability: Option<Durability>,
     ) -> Result<Option<Version>> {
         self.check_writable()?;
-        self.check_space()?;
+        let only_deletes = batch.changes().all(|change| change.value.is_none());
+        if !only_deletes {
+            self.check_space()?;
+        }
         let mut changes = Vec::with_capacity(batch.len());
         let mut bytes = 0;
         for change in batch.changes() {
@@ -242,7 +275,8 @@ impl Store {
             })
             .collect();
         let Some((coordinator, _)) = parts.first() else { return Ok(None) };
-        let written = self.append_batch(*coordinator, &parts)?;
+        let append = || self.append_batch(*coordinator, &parts);
+        let written = if only_deletes { self.with_reserve(append) } else { append() }?;
         self.acknowledge(&written, durability, bytes)?;
         Ok(written.first().map(|(shard, seqno)| Version::new(*shard, *seqno)))
     }

@@ -27,7 +27,7 @@ impl Twin for Manifest {
 
     fn read(input: &mut Input<'_>) -> Self {
         let (uuid, shard) = (input.uuid(), input.shard());
-        let generation = input.u64();
+        let generation = input.u64() >> 1;
         let next_log_seqno = input.seqno();
         let horizon = input.seqno();
         let open = input.u8() % 4;
@@ -55,6 +55,7 @@ fn check_segments(manifest: &Manifest) {
     assert!(manifest.shard.0 < 256 && manifest.next_log_seqno != Seqno::NONE);
     assert!(segments.is_sorted_by(|a, b| a.id < b.id));
     assert!(segments.iter().all(|entry| entry.id < manifest.next_segment));
+    assert!(manifest.generation < 1 << 63 && manifest.next_segment.0 < 1 << 63);
     let logs = segments.iter().filter(|entry| entry.role == Role::Log);
     assert!(logs.is_sorted_by_key(|entry| entry.sealed().is_none()), "open ones come last");
     for entry in segments {

@@ -133,12 +133,12 @@ impl Committer {
         if bytes > leader.journal.group_bytes_max() {
             return Ok(false);
         }
-        let idle = leader.journal.idle_pending().len();
+        let turn = leader.journal.next_turn();
         let is_journaled = leader.journal.append(&self.ctx, stretches)?;
         if is_journaled {
             self.counters.journal_commits.fetch_add(1, Ordering::Relaxed);
             self.counters.journal_bytes.fetch_add(bytes, Ordering::Relaxed);
-            if leader.journal.idle_pending().len() > idle {
+            if leader.journal.next_turn() != turn {
                 self.ctx.announce(Event::JournalTurn);
             }
         }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use caskade_codec::hash::KeyHasher;
 use caskade_codec::ids::{ShardId, StoreUuid};
@@ -65,8 +66,8 @@ pub enum Event {
     JournalTurn,
     /// A segment was sealed or got more dead bytes: merging may pay.
     Garbage(ShardId),
-    /// The first write after a time without any.
-    Awake,
+    /// The first write after a time without any, by the monotonic clock.
+    Awake(Duration),
     /// The store closes.
     Close,
 }

@@ -10,7 +10,7 @@
 //!   ended, so that what the journal restores has no hole.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use caskade_codec::ids::{SegmentId, ShardId};
@@ -171,6 +171,11 @@ impl Journal {
         Ok(true)
     }
 
+    /// The turn that begins when the current file is full.
+    pub(crate) fn next_turn(&self) -> u64 {
+        self.next_turn
+    }
+
     /// What keeps the other file from being written over.
     pub(crate) fn idle_pending(&self) -> Vec<(Arc<LogFile>, u64)> {
         self.files[1 - self.current].pending.values().cloned().collect()
@@ -180,7 +185,6 @@ impl Journal {
 /// The ring's file, its blocks written.
 fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
     let path = ctx.path.join(names::journal(index));
-    let poisoned = |fault| ctx.poison.latch(format_args!("fsync of the journal: {fault}"));
     if let Ok(file) = ctx.storage.open(&path, Access::ReadWrite)
         && file.len().at("measure", &path)? == len
     {
@@ -188,19 +192,32 @@ fn open_or_create(ctx: &Context, index: u8, len: u64) -> Result<Arc<dyn File>> {
         ctx.sync_dir(&ctx.path)?;
         return Ok(file);
     }
-    let temporary: PathBuf = ctx.path.join(names::temporary(&names::journal(index)));
+    let temporary = ctx.path.join(names::temporary(&names::journal(index)));
     let _ = ctx.storage.remove(&temporary);
-    let file = ctx.storage.create(&temporary).at("create", &temporary)?;
+    let made = write_zeros(ctx, &temporary, len).and_then(|file| {
+        ctx.storage.rename(&temporary, &path).at("rename", &temporary)?;
+        Ok(file)
+    });
+    if made.is_err() {
+        // On a full disk its space is wanted.
+        let _ = ctx.storage.remove(&temporary);
+    }
+    let file = made?;
+    ctx.sync_dir(&ctx.path)?;
+    Ok(file)
+}
+
+fn write_zeros(ctx: &Context, path: &Path, len: u64) -> Result<Arc<dyn File>> {
+    let file = ctx.storage.create(path).at("create", path)?;
     let zeros = vec![0; 1 << 20];
     let mut at = 0;
     while at < len {
         let step = (len - at).min(zeros.len() as u64);
-        file.write_all_at(&zeros[..step as usize], at).at("write", &temporary)?;
+        file.write_all_at(&zeros[..step as usize], at).at("write", path)?;
         at += step;
     }
-    file.sync_all().map_err(poisoned)?;
-    ctx.storage.rename(&temporary, &path).at("rename", &temporary)?;
-    ctx.sync_dir(&ctx.path)?;
+    file.sync_all()
+        .map_err(|fault| ctx.poison.latch(format_args!("fsync of the journal: {fault}")))?;
     Ok(file)
 }
 
@@ -225,9 +242,7 @@ impl JournalScan {
                 Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(fault) => return Err(crate::Error::io("open", &path, fault)),
             };
-            let len = file.len().at("measure", &path)?;
-            let mut bytes = vec![0; len as usize];
-            file.read_exact_at(&mut bytes, 0).at("read", &path)?;
+            let bytes = file.read_whole(names::JOURNAL_BYTES_MAX).at("read", &path)?;
             // A header that is not whole belongs to a turn that never held anything acknowledged.
             if let Ok(header) = Header::decode(&bytes)
                 && header.uuid == ctx.uuid

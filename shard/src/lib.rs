@@ -8,9 +8,12 @@
 //! - [`commit`] makes writes of several shards durable together.
 //!
 //! `#![forbid(unsafe_code)]` cannot stand here: the keydir reads memory that other threads write,
-//! and segments are mapped files. The unsafe blocks live in [`keydir`]'s `leaf`, `scan`, `directory`
-//! and `prefetch`, in [`storage`]'s `map`, in `segment` and in `segment_table`, nowhere else.
+//! and segments are mapped files. The unsafe blocks live in the files that `scripts/check-boundaries`
+//! lists, nowhere else.
 #![deny(unsafe_code)]
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("Caskade runs on Linux with 64 bits");
 
 #[macro_use]
 mod trace;

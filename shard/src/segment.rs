@@ -461,6 +461,16 @@ impl Tail {
         self.position + len + if spare { self.headroom } else { 0 } <= self.capacity
     }
 
+    /// Whether frames are written by system call.
+    pub fn is_written(&self) -> bool {
+        self.mode == Mode::Written
+    }
+
+    /// Whether `len` more bytes reach into another of the stretches of this length.
+    pub fn crosses(&self, len: u64, stretch: u64) -> bool {
+        self.position / stretch != (self.position + len) / stretch
+    }
+
     /// Whether a frame of `len` bytes can be stored without asking the file system for anything.
     #[inline]
     pub fn is_ready(&self, len: u64, spare: bool) -> bool {

@@ -47,6 +47,8 @@ pub struct Shard {
     snapshot_seqno: AtomicU64,
     /// How long writers rest for every stretch that they write, while merging falls behind.
     brake_micros: AtomicU64,
+    /// How much of that is for what waits to be sealed.
+    backlog_micros: AtomicU64,
     /// Counters for statistics.
     pub counters: Counters,
     // Each guarded by its own lock.
@@ -139,6 +141,8 @@ pub(crate) struct Ahead {
     /// Ids that the manifest lists and that no file has yet, in the order of their use.
     pub(crate) ids: VecDeque<(SegmentId, u32)>,
     pub(crate) ready: Option<Active>,
+    /// The store was closed: no file is made any more, for the directory may be somebody else's.
+    pub(crate) is_over: bool,
 }
 
 /// What recovery hands to a shard.
@@ -193,11 +197,12 @@ impl Shard {
             total_bytes: total.into(),
             snapshot_seqno: recovered.snapshot_seqno.0.into(),
             brake_micros: 0.into(),
+            backlog_micros: 0.into(),
             counters: Counters::default(),
             upkeep: Mutex::new(IsOver(false)),
             writer: Apart(Mutex::new(Writer { keydir, log })),
             listing: Mutex::default(),
-            ahead: Mutex::new(Ahead { ids: unused, ready: None }),
+            ahead: Mutex::new(Ahead { ids: unused, ready: None, is_over: false }),
             catalog,
             extension: Extension::default(),
             damaged: Mutex::default(),
@@ -269,6 +274,11 @@ impl Shard {
         self.brake_micros.load(Ordering::Relaxed)
     }
 
+    /// How much of that is for segments that wait to be sealed, where nothing is to be merged.
+    pub fn backlog_micros(&self) -> u64 {
+        self.backlog_micros.load(Ordering::Relaxed)
+    }
+
     /// Looks at the share of dead bytes, and sets the writers' brake by it. Answers the pressure.
     pub(crate) fn weigh(&self, log: &Log) -> f64 {
         let mut live = 0;
@@ -280,6 +290,7 @@ impl Shard {
         let backlog = seal::backlog_micros(log.ended.len(), log.ended_bytes(), self.ctx.shards);
         let micros = merge_policy::brake_micros(pressure).max(backlog);
         self.brake_micros.store(micros, Ordering::Relaxed);
+        self.backlog_micros.store(backlog, Ordering::Relaxed);
         pressure
     }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use caskade_codec::ids::SegmentId;
+use caskade_codec::ids::{SegmentId, Seqno};
 use caskade_codec::record::Frame;
-use caskade_codec::segment::{HEADER_LEN, Scanner, resync};
+use caskade_codec::segment::{HEADER_LEN, Resync, Scanner};
 
 use crate::error::{Error, Result};
 use crate::segment::Segment;
@@ -64,6 +64,7 @@ impl Checked {
         let mut check = SegmentCheck::default();
         let bytes = self.segment.published(self.end);
         let mut way = self.segment.in_order();
+        let mut resync = Resync::new(bytes, self.segment.salt);
         let (mut from, mut told) = (HEADER_LEN as u64, 0);
         if (bytes.len() as u64) < self.end {
             let reason = format!("the file has {} of {} bytes", bytes.len(), self.end);
@@ -90,7 +91,7 @@ impl Checked {
                 break;
             }
             check.damage.push(self.segment.corrupt(at, fault));
-            let next = resync(bytes, self.segment.salt, at, caskade_codec::ids::Seqno::NONE);
+            let next = resync.next_behind(at, Seqno::NONE);
             from = next.map_or(self.end, |(offset, _)| offset);
         }
         pause(self.end - told.min(self.end))?;

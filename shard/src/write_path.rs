@@ -26,6 +26,10 @@ use crate::shard::{Active, Ahead, Ended, Log, Shard, Writer};
 /// Changes of a batch whose cache misses overlap.
 const OVERLAPPED: usize = 32;
 
+/// How many bytes are written before the share of dead ones is looked at again, where nothing else stops
+/// for it.
+const LOOK_EVERY: u64 = 64 << 10;
+
 /// A change to one key.
 #[derive(Debug, Clone, Copy)]
 pub struct Op<'a> {
@@ -265,7 +269,7 @@ impl Locked<'_> {
         let (slot, salt) = (active.tail.segment().slot, active.tail.segment().salt);
         let position = active.tail.position();
         let mut records = Vec::with_capacity(ops.len());
-        active.write(&self.shard.ctx, total as usize, |offset, out| {
+        let written = active.write(&self.shard.ctx, total as usize, |offset, out| {
             let mut at = 0;
             for draft in std::iter::once(&head).chain(&drafts) {
                 let (place, len) = (offset + at as u64, draft.frame_len());
@@ -274,7 +278,12 @@ impl Locked<'_> {
                 records.push(Appended { seqno: draft.seqno, location, len: len as u64 });
                 at += len;
             }
-        })?;
+        });
+        if let Err(error) = written {
+            // All of it may have arrived: as in `unstage`.
+            active.file.sync_to(&self.shard.ctx, active.tail.position())?;
+            return Err(error);
+        }
         // The head is no record of a key.
         records.remove(0);
         log.next_seqno = Seqno(first.0 + 1 + ops.len() as u64);
@@ -304,8 +313,15 @@ impl Locked<'_> {
         Seqno(log.next_seqno.0 - 1)
     }
 
-    /// Takes a staged part back, because another shard could not take its own.
+    /// Takes a staged part back, because another shard could not take its own. The device may have the
+    /// part already, and its name is used again: so it is gone there, too, when this returns.
     pub fn unstage(&mut self, staged: &Staged) -> Result<()> {
+        self.take_back(staged)?;
+        let active = self.writer.log.active.as_mut().expect("the part was staged in it");
+        active.file.sync_to(&self.shard.ctx, active.tail.position())
+    }
+
+    pub(crate) fn take_back(&mut self, staged: &Staged) -> Result<()> {
         let log = &mut self.writer.log;
         let active = log.active.as_mut().expect("the part was staged in it");
         active.tail.rewind(staged.position).map_err(|error| self.shard.ctx.poison.latch(error))?;
@@ -472,6 +488,10 @@ impl Log {
                     active.tail.take_over(to);
                 }
                 active.tail.make_ready(len, spare)?;
+                // Where nothing is allocated ahead every write comes by; one in so many looks further.
+                if active.tail.is_written() && !active.tail.crosses(len, LOOK_EVERY) {
+                    return Ok(());
+                }
             }
             _ => self.rotate(news, len, spare)?,
         }
@@ -490,7 +510,10 @@ impl Log {
         span!("rotate", shard = shard.id.0);
         let mut next = shard.take_ahead(len, spare)?;
         if let Err(error) = next.tail.make_ready(len, spare) {
-            shard.ahead().ready = Some(next);
+            // Another one may have been made ready meanwhile.
+            if let Some(other) = shard.ahead().ready.replace(next) {
+                shard.discard(&other);
+            }
             return Err(error);
         }
         shard.add_bytes(self.end_active());
@@ -550,6 +573,9 @@ impl Shard {
     fn take_ahead(&self, len: u64, spare: bool) -> Result<Active> {
         loop {
             let mut ahead = self.ahead();
+            if ahead.is_over {
+                return Err(Error::Closed);
+            }
             if let Some(active) = ahead.ready.take() {
                 if active.tail.fits(len, spare) {
                     return Ok(active);
@@ -569,7 +595,7 @@ impl Shard {
         self.ctx.poison.check()?;
         loop {
             let mut ahead = self.ahead();
-            if ahead.ready.is_some() {
+            if ahead.ready.is_some() || ahead.is_over {
                 return Ok(());
             }
             if let Some(active) = self.create_log_segment(&mut ahead, 0)? {
@@ -592,16 +618,24 @@ impl Shard {
     /// Lists segment ids in the manifest if there are none left.
     fn list_ids(&self) -> Result<()> {
         let _listing = self.listing();
-        if self.ahead().ids.is_empty() {
+        let is_wanted = {
+            let ahead = self.ahead();
+            ahead.ids.is_empty() && !ahead.is_over
+        };
+        if is_wanted {
             let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))?;
             self.ahead().ids.extend(listed);
         }
         Ok(())
     }
 
-    /// Removes the segment that was made ready and not used.
+    /// Removes the segment that was made ready and not used. None is made from now on.
     pub fn discard_ahead(&self) {
-        if let Some(active) = self.ahead().ready.take() {
+        // Whoever lists ids ends first.
+        let _listing = self.listing();
+        let mut ahead = self.ahead();
+        ahead.is_over = true;
+        if let Some(active) = ahead.ready.take() {
             self.discard(&active);
         }
     }

@@ -182,18 +182,26 @@ pub(super) fn remove_leftover(path: &Path) -> Outcome {
     Ok(())
 }
 
+/// How many keys were copied.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Copied {
+    pub(super) keys: u64,
+    /// Of them, those that expire.
+    pub(super) expiring: u64,
+}
+
 /// Puts every key that can be read into another store, with its expiry. `damaged` hears of those
-/// that cannot. Answers how many there were.
+/// that cannot.
 pub(super) fn copy_records(
     from: &Db,
     to: &Db,
     label: &str,
     mut damaged: impl FnMut(Error) -> Outcome,
-) -> Outcome<u64> {
+) -> Outcome<Copied> {
     let progress = Progress::new(label);
     let entries = from.iter()?;
     let total = entries.keys_total();
-    let mut copied = 0;
+    let mut copied = Copied::default();
     for (done, entry) in (0..).zip(entries) {
         if done % STRIDE == 0 {
             interrupt::check()?;
@@ -207,11 +215,14 @@ pub(super) fn copy_records(
             }
         };
         let options = match entry.value.expires_at_unix_ms() {
-            Some(at) => WriteOptions::new().expires_at_unix_ms(at),
+            Some(at) => {
+                copied.expiring += 1;
+                WriteOptions::new().expires_at_unix_ms(at)
+            }
             None => WriteOptions::new(),
         };
         to.put_with(&entry.key, &entry.value, options)?;
-        copied += 1;
+        copied.keys += 1;
     }
     Ok(copied)
 }

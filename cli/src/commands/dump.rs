@@ -18,13 +18,20 @@ pub(super) struct Pair {
 
 /// Writes an entry as a JSON object on a line. The names of hexadecimal fields say so.
 pub(super) fn write_json(out: &mut impl Write, entry: &Entry, form: Form) -> Outcome {
-    let (key, value) = if form == Form::Hex { ("key_hex", "value_hex") } else { ("key", "value") };
-    let mut object = json!({ key: form.text(&entry.key), value: form.text(&entry.value) });
+    let mut object = json!({});
+    set_bytes(&mut object, "key", &entry.key, form);
+    set_bytes(&mut object, "value", &entry.value, form);
     if let Some(expiry) = entry.value.expires_at_unix_ms() {
         object["expires_at_unix_ms"] = expiry.into();
     }
     writeln!(out, "{object}")?;
     Ok(())
+}
+
+/// Sets a field of a JSON object. Its name says so if it is hexadecimal.
+pub(super) fn set_bytes(object: &mut Value, name: &str, bytes: &[u8], form: Form) {
+    let name = if form == Form::Hex { format!("{name}_hex") } else { name.to_owned() };
+    object[name] = form.text(bytes).into();
 }
 
 /// What LMDB wants before the data. Its map never grows by itself, so that its size has to be

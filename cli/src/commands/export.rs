@@ -54,6 +54,28 @@ pub(crate) fn export(args: &ExportArgs) -> Outcome {
     named.and_then(|()| damaged.finish())
 }
 
+/// How long all keys and values are together. Where values are compressed that is more than what they
+/// take in the store.
+fn logical_bytes(db: &Db, prefix: &[u8]) -> Outcome<u64> {
+    let entries = db.iter()?;
+    let total = entries.keys_total();
+    let progress = Progress::new("measuring: keys");
+    let mut bytes = 0;
+    for (done, entry) in (0..).zip(entries) {
+        if done % STRIDE == 0 {
+            interrupt::check()?;
+            progress.set(done, total);
+        }
+        // What is damaged is heard of when it is to be written.
+        if let Ok(entry) = entry
+            && entry.key.starts_with(prefix)
+        {
+            bytes += (entry.key.len() + entry.value.len()) as u64;
+        }
+    }
+    Ok(bytes)
+}
+
 fn write_all(
     args: &ExportArgs,
     db: &Db,
@@ -64,7 +86,7 @@ fn write_all(
     let mut out = BufWriter::with_capacity(1 << 16, out);
     let is_lmdb = args.format == DumpFormat::Lmdb;
     if is_lmdb {
-        dump::write_lmdb_head(&mut out, db.len(), db.stats().total.live_bytes)?;
+        dump::write_lmdb_head(&mut out, db.len(), logical_bytes(db, prefix)?)?;
     }
     let entries = db.iter()?;
     let total = entries.keys_total();

@@ -142,13 +142,13 @@ fn salvage(store: &Path, draft: &Draft, is_held: bool) -> Outcome<Found> {
     let (from, rebuilt) = open_what_is_there(store, &copy.path, is_held)?;
     let shards = from.stats().shards.len() as u16;
     let to = Db::builder(&draft.path).shards(shards).open()?;
-    let keys = beside::copy_records(&from, &to, "saving: keys", |error| match error {
+    let copied = beside::copy_records(&from, &to, "saving: keys", |error| match error {
         Error::Corrupt { .. } => Ok(()),
         error => Err(error.into()),
     })?;
     to.close()?;
     let damage = check_every_record(&from)?.damage;
-    let found = Found::new(keys, &from, damage, rebuilt);
+    let found = Found::new(copied.keys, &from, damage, rebuilt);
     from.close()?;
     Ok(found)
 }

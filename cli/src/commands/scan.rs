@@ -6,6 +6,7 @@ use caskade::{Entry, ScanCursor};
 use serde_json::json;
 
 use super::damaged::Damaged;
+use super::dump::set_bytes;
 use crate::args::{CountArgs, ScanArgs};
 use crate::escape::Form;
 use crate::fault::Outcome;
@@ -61,9 +62,10 @@ pub(crate) fn scan(args: &ScanArgs) -> Outcome {
 
 fn print(out: &mut impl Write, args: &ScanArgs, entry: &Entry) -> Outcome {
     if args.json {
-        let mut object = json!({ "key": args.output.text(&entry.key) });
+        let mut object = json!({});
+        set_bytes(&mut object, "key", &entry.key, args.output);
         if !args.keys_only {
-            object["value"] = args.output.text(&entry.value).into();
+            set_bytes(&mut object, "value", &entry.value, args.output);
             if let Some(expiry) = entry.value.expires_at_unix_ms() {
                 object["expires_at_unix_ms"] = expiry.into();
             }

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use caskade::{Db, WriteOptions};
 use serde_json::json;
 
+use super::dump::set_bytes;
 use super::{open, open_to_read, open_to_write};
 use crate::args::{DelArgs, GetArgs, PutArgs};
 use crate::escape::{Form, escape};
@@ -30,12 +31,12 @@ pub(crate) fn get(args: &GetArgs) -> Outcome {
         Form::Raw
     });
     if args.json {
-        let entry = json!({
-            "key": form.text(&key),
-            "value": form.text(&value),
+        let mut entry = json!({
             "version": value.version().to_string(),
             "expires_at_unix_ms": value.expires_at_unix_ms(),
         });
+        set_bytes(&mut entry, "key", &key, form);
+        set_bytes(&mut entry, "value", &value, form);
         writeln!(out, "{entry}")?;
     } else {
         out.write_all(&form.show(&value))?;

@@ -227,11 +227,16 @@ fn json_goes_out_and_comes_back() {
 fn what_scan_prints_can_be_imported() {
     let home = Home::new();
     fill_oddly(&home.store());
-    let page = home.run("scan", &["--json", "--limit", "100"]);
-    let other = home.path("other");
-    let ran = caskade(&["import", "--create", other.to_str().unwrap()], page.ok().as_bytes());
-    assert!(ran.ok().ends_with(" keys stored\n"), "{}", ran.text());
-    assert!(contents(&other).len() >= 100);
+    let all = contents(&home.store());
+    for form in ["escaped", "hex"] {
+        let page = home.run("scan", &["--json", "--limit", "100", "--out", form]);
+        let other = home.path(form);
+        let ran = caskade(&["import", "--create", other.to_str().unwrap()], page.ok().as_bytes());
+        assert!(ran.ok().ends_with(" keys stored\n"), "{}", ran.text());
+        let found = contents(&other);
+        assert!(found.len() >= 100);
+        assert!(found.iter().all(|(key, value)| all.get(key) == Some(value)), "{form}");
+    }
 }
 
 #[test]

@@ -16,8 +16,60 @@ const ZERO_BLOCK_LEN: usize = 512;
 /// Longer frames are checked by the checksums of whole blocks.
 const DIRECT_LEN_MAX: usize = 4096;
 
-/// The next frame that begins behind `from_offset`, validates, and has a seqno above `above`.
-/// `bytes` are the segment's readable bytes from its start.
+/// Looks for frames behind bad ones. It keeps the checksums of blocks from one to the next.
+#[derive(Debug)]
+pub struct Resync<'a> {
+    bytes: &'a [u8],
+    salt: u32,
+    prefixes: Option<Prefixes<'a>>,
+}
+
+impl<'a> Resync<'a> {
+    /// `bytes` are the segment's readable bytes from its start.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], salt: u32) -> Self {
+        Self { bytes, salt, prefixes: None }
+    }
+
+    /// The next frame that begins behind `from_offset`, validates, and has a seqno above `above`.
+    pub fn next_behind(&mut self, from_offset: u64, above: Seqno) -> Option<(u64, Record<'a>)> {
+        let (bytes, salt) = (self.bytes, self.salt);
+        let mut at = usize::try_from(from_offset).ok()?.checked_add(1)?;
+        at = at.checked_next_multiple_of(ALIGNMENT)?;
+        loop {
+            let rest = bytes.get(at..)?;
+            let head = rest.first_chunk::<HEADER_LEN>()?;
+            if bytes::get_u64(head, 0) == 0
+                && rest.first_chunk::<ZERO_BLOCK_LEN>().is_some_and(|block| bytes::all_zero(block))
+            {
+                at += ZERO_BLOCK_LEN;
+                continue;
+            }
+            if record::names_a_kind(head[KIND_AT])
+                && let Ok(header) = Header::decode(head)
+                && header.seqno > above
+                && header.frame_len() <= rest.len()
+                && self.may_validate(at, &header)
+                && let Frame::Record(record) = record::decode(rest, record::seed(salt, at as u64))
+            {
+                return Some((at as u64, record));
+            }
+            at += ALIGNMENT;
+        }
+    }
+
+    /// Whether a frame is short enough to be decoded, or its checksum is right.
+    fn may_validate(&mut self, at: usize, header: &Header) -> bool {
+        if header.frame_len() <= DIRECT_LEN_MAX {
+            return true;
+        }
+        let checked = at + CHECKED_FROM..at + header.frame_len();
+        let prefixes = self.prefixes.get_or_insert_with(|| Prefixes::new(self.bytes));
+        prefixes.extend(record::seed(self.salt, at as u64), checked) == header.crc
+    }
+}
+
+/// As [`Resync::next_behind`], where only one is looked for.
 #[must_use]
 pub fn resync(
     bytes: &[u8],
@@ -25,45 +77,7 @@ pub fn resync(
     from_offset: u64,
     above: Seqno,
 ) -> Option<(u64, Record<'_>)> {
-    let mut prefixes = None;
-    let mut at = usize::try_from(from_offset).ok()?.checked_add(1)?;
-    at = at.checked_next_multiple_of(ALIGNMENT)?;
-    loop {
-        let rest = bytes.get(at..)?;
-        let head = rest.first_chunk::<HEADER_LEN>()?;
-        if bytes::get_u64(head, 0) == 0
-            && rest.first_chunk::<ZERO_BLOCK_LEN>().is_some_and(|block| bytes::all_zero(block))
-        {
-            at += ZERO_BLOCK_LEN;
-            continue;
-        }
-        if record::names_a_kind(head[KIND_AT])
-            && let Ok(header) = Header::decode(head)
-            && header.seqno > above
-            && header.frame_len() <= rest.len()
-            && may_validate(bytes, salt, at, &header, &mut prefixes)
-            && let Frame::Record(record) = record::decode(rest, record::seed(salt, at as u64))
-        {
-            return Some((at as u64, record));
-        }
-        at += ALIGNMENT;
-    }
-}
-
-/// Whether a frame is short enough to be decoded, or its checksum is right.
-fn may_validate<'a>(
-    bytes: &'a [u8],
-    salt: u32,
-    at: usize,
-    header: &Header,
-    prefixes: &mut Option<Prefixes<'a>>,
-) -> bool {
-    if header.frame_len() <= DIRECT_LEN_MAX {
-        return true;
-    }
-    let checked = at + CHECKED_FROM..at + header.frame_len();
-    let prefixes = prefixes.get_or_insert_with(|| Prefixes::new(bytes));
-    prefixes.extend(record::seed(salt, at as u64), checked) == header.crc
+    Resync::new(bytes, salt).next_behind(from_offset, above)
 }
 
 #[cfg(test)]
@@ -111,6 +125,23 @@ mod tests {
         assert_eq!(found(&bytes, u64::MAX, 0), None);
         bytes[40_000] ^= 1;
         assert_eq!(found(&bytes, 5000, 0), None);
+    }
+
+    #[test]
+    fn one_long_frame_is_found_behind_the_other() {
+        let mut bytes = vec![0; 1 << 16];
+        let places: Vec<usize> = (0..10).map(|i| 8 + i * 6000).collect();
+        for (seqno, at) in (1..).zip(&places) {
+            place(&mut bytes, *at, seqno, &[7; 5000]);
+        }
+        bytes[places[3] + 2000] ^= 1;
+        let mut resync = Resync::new(&bytes, SALT);
+        let (mut found, mut from) = (Vec::new(), 0);
+        while let Some((at, record)) = resync.next_behind(from, Seqno::NONE) {
+            found.push(at as usize);
+            from = at + record.frame_len as u64 - 1;
+        }
+        assert_eq!(found, [&places[..3], &places[4..]].concat());
     }
 
     #[test]

@@ -191,7 +191,7 @@ proptest! {
         let manifest = Manifest {
             uuid: StoreUuid(uuid),
             shard: ShardId(shard),
-            generation: numbers[0],
+            generation: numbers[0] >> 1,
             next_segment: SegmentId(id + 1),
             next_log_seqno: Seqno(next_log_seqno),
             horizon: Seqno(numbers[1] >> 8),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use caskade::{Batch, Db, Durability, ScanCursor, WriteOptions};
+use caskade::{Batch, Db, Durability, Expiry, ScanCursor, WriteOptions};
+use caskade_shard::storage::sim::Pending;
+
+use crate::rig::Rig;
 
 #[test]
 fn puts_gets_deletes_and_reopens() {
@@ -101,4 +104,56 @@ fn a_version_is_that_of_one_key_alone() {
         }
     }
     assert!(db.put_if_version(&0_u32.to_le_bytes(), b"w", versions[0]).unwrap().is_some());
+}
+
+/// Conditional writes take a TTL as puts do.
+#[test]
+fn conditional_writes_have_options() {
+    let rig = Rig::new();
+    let db = rig.db();
+    let (key, second) = (b"key", WriteOptions::new().ttl(Duration::from_secs(1)));
+    let is_short = || db.ttl(key).unwrap() == Some(Expiry::In(Duration::from_secs(1)));
+    assert!(db.compare_and_swap_with(key, None, Some(b"a"), second).unwrap());
+    assert!(is_short());
+    assert!(db.compare_and_swap(key, Some(b"a"), Some(b"b")).unwrap());
+    assert_eq!(db.ttl(key).unwrap(), Some(Expiry::Never));
+    let version = db.get(key).unwrap().unwrap().version();
+    assert!(db.put_if_version_with(key, b"c", version, second).unwrap().is_some());
+    assert!(is_short());
+    db.update_with(key, second, |old| Some([old.unwrap(), b"d"].concat())).unwrap();
+    assert!(is_short());
+    rig.disk.advance(2000);
+    assert!(db.get(key).unwrap().is_none());
+}
+
+/// A counter's TTL runs from its beginning.
+#[test]
+fn a_counter_begins_with_its_ttl() {
+    let rig = Rig::new();
+    let minute = WriteOptions::new().ttl(Duration::from_mins(1));
+    let count = || rig.db().fetch_add_with(b"calls", 1, minute).unwrap();
+    assert_eq!(count(), 1);
+    rig.disk.advance(50_000);
+    assert_eq!(count(), 2);
+    rig.disk.advance(20_000);
+    assert_eq!(count(), 1);
+}
+
+/// Whoever is told that nothing was to be written relies on what is there.
+#[test]
+fn a_durable_answer_is_about_what_is_durable() {
+    type Ask = fn(&Db, WriteOptions) -> bool;
+    let asks: [Ask; 3] = [
+        |db, sync| db.put_if_absent_with(b"k", b"other", sync).unwrap().is_none(),
+        |db, sync| !db.compare_and_swap_with(b"k", None, Some(b"other"), sync).unwrap(),
+        |db, sync| !db.delete_with(b"gone", sync).unwrap(),
+    ];
+    for ask in asks {
+        let mut rig = Rig::new();
+        rig.put("k", "v");
+        assert!(ask(rig.db(), WriteOptions::new().durability(Durability::Sync)));
+        rig.power_cut(&mut |_: &Pending<'_>| false);
+        rig.open();
+        rig.compare();
+    }
 }

@@ -2,6 +2,8 @@
 
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 mod compression {
+    use std::time::Duration;
+
     use caskade::{Compression, Db};
 
     fn values() -> Vec<Vec<u8>> {
@@ -44,6 +46,11 @@ mod compression {
             assert!(db.get_into(&key, &mut out).expect("gets"));
             assert_eq!(&out, value);
             assert_eq!(db.value_len(&key).expect("measures"), Some(value.len()));
+            // Another expiry is no reason to unpack it.
+            let before = db.stats().total.live_bytes;
+            assert!(db.expire(&key, Duration::from_secs(1000)).expect("sets the expiry"));
+            assert!(db.stats().total.live_bytes < before + 100, "{index}");
+            assert_eq!(db.get(&key).expect("gets").expect("is there"), value.as_slice());
             assert!(db.compare_and_swap(&key, Some(value), Some(b"new")).expect("swaps"));
         }
         assert_eq!(db.iter().expect("iterates").count(), values().len());

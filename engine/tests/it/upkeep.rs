@@ -1,7 +1,10 @@
 //! Long work that is watched and stopped, figures by segment, and hooks.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use caskade_shard::storage::sim::{Op, Verdict};
 
 use crate::rig::{Rig, is_alone, tiny};
 use caskade::{Batch, Db, Error, ScanCursor, SlowOperation, WriteOptions};
@@ -57,6 +60,48 @@ fn a_stopped_checkpoint_is_no_store_until_it_is_finished() {
     .expect("checkpoints");
     assert_eq!(last.map(|now| (now.shards_done, now.shards_total)), Some((4, 4)));
     assert_eq!(Db::builder(&target).read_only(true).open().expect("opens").len(), 20_000);
+}
+
+/// Two checkpoints that go into one place at once would leave neither.
+#[test]
+fn a_checkpoint_has_its_target_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = overwritten(&dir.path().join("data"));
+    let target = dir.path().join("copy");
+    db.checkpoint_with(&target, |_| {
+        let other = std::thread::scope(|scope| scope.spawn(|| db.checkpoint(&target)).join());
+        assert!(matches!(other, Ok(Err(Error::Locked { .. }))), "{other:?}");
+        assert!(matches!(Db::open(&target), Err(Error::Damaged { .. } | Error::Locked { .. })));
+        true
+    })
+    .expect("checkpoints");
+    db.checkpoint(&target).expect("nobody else is there any more");
+    assert_eq!(Db::open(&target).expect("opens").len(), 20_000);
+}
+
+/// Each turn of the journal needs what the one before last held in the segments. The background sees to
+/// that ahead, not the writer who begins the turn.
+#[test]
+fn turns_of_the_journal_do_not_wait_for_segments() {
+    let mut rig = Rig::with(tiny(4));
+    let (is_put, waited) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (now, count) = (Arc::clone(&is_put), Arc::clone(&waited));
+    rig.disk.faults().set_rule(move |call| {
+        let is_segment = call.path.extension().is_some_and(|extension| extension == "seg");
+        if call.op == Op::Sync && is_segment && now.load(Ordering::Relaxed) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Verdict::Proceed
+    });
+    for round in 0..200_u8 {
+        is_put.store(true, Ordering::Relaxed);
+        rig.put_durably([round % 8], [round; 20]);
+        is_put.store(false, Ordering::Relaxed);
+        rig.settle_down();
+    }
+    assert!(rig.db().stats().journal_commits > 100);
+    assert_eq!(waited.load(Ordering::Relaxed), 0);
+    rig.prove();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use caskade_codec::hash::KeyHasher;
 use caskade_codec::hash::keydir_bits;
 use caskade_codec::ids::Seqno;
 use caskade_codec::record::{BatchPart, Flags, Frame, Kind, Marker, Record};
-use caskade_codec::segment::{HEADER_LEN, Scanner, Tally, resync};
+use caskade_codec::segment::{HEADER_LEN, Resync, Scanner, Tally, resync};
 
 use super::BatchHead;
 use super::candidates::Candidate;
@@ -159,7 +159,8 @@ impl LogScan {
         // Only frames that come later in the log tell something; stale ones have lower numbers.
         let above = self.last.unwrap_or(Seqno::NONE);
         let mut from = self.end;
-        while let Some((offset, record)) = resync(bytes, segment.salt, from, above) {
+        let mut resync = Resync::new(bytes, segment.salt);
+        while let Some((offset, record)) = resync.next_behind(from, above) {
             self.rest.see(&record);
             from = offset + record.frame_len as u64 - 1;
         }

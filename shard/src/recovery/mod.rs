@@ -1,8 +1,8 @@
 //! Opening a shard: what is on disk becomes a keydir.
 //!
-//! Three steps. [`scan`](ShardScan::read) reads and decides, and changes nothing. The store then
-//! settles which batches are whole, over all shards ([`resolve_batches`]). [`ShardScan::finish`]
-//! builds the keydir and applies the repairs, the only place of recovery that writes.
+//! Three steps. [`scan`](ShardScan::read) reads and decides, and changes nothing but what it puts back
+//! from the journal. The store then settles which batches are whole, over all shards
+//! ([`resolve_batches`]). [`ShardScan::finish`] builds the keydir and applies the repairs.
 
 mod batches;
 mod candidates;

@@ -88,10 +88,7 @@ pub(super) struct OpenFound {
 /// Reads a whole small file.
 pub(crate) fn read_file(ctx: &Context, path: &Path) -> Result<Vec<u8>> {
     let file = ctx.storage.open(path, Access::Read).at("open", path)?;
-    let len = file.len().at("measure", path)?;
-    let mut bytes = vec![0; len as usize];
-    file.read_exact_at(&mut bytes, 0).at("read", path)?;
-    Ok(bytes)
+    file.read_whole(u64::MAX).at("read", path)
 }
 
 /// What a shard's manifest says, from which reading the shard begins.

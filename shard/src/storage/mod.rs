@@ -207,6 +207,23 @@ pub trait File: Send + Sync + Debug {
     /// Fails with `UnexpectedEof` where the file ends before; `out` is then unspecified.
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// All bytes of the file, which has `len_max` at most, or `OutOfMemory` if they are more than there is
+    /// room for: the length of a damaged file says nothing.
+    fn read_whole(&self, len_max: u64) -> io::Result<Vec<u8>> {
+        let len = self.len()?;
+        if len > len_max {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // Only asks: what is zeroed by the allocator costs less than what is zeroed here.
+        let mut asked = Vec::<u8>::new();
+        asked.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        drop(std::hint::black_box(asked));
+        let mut bytes = vec![0; len];
+        self.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
     /// Writes all of `bytes` at `offset`, extending the file where needed; a gap reads as zeros.
     ///
     /// On failure (`ENOSPC`, `EDQUOT`, `EFBIG`, `EBADF` for a file opened to read) any prefix may

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use caskade::{Batch, Durability, Error, Expiry, WriteOptions};
+use caskade::{Batch, Db, Durability, Error, Expiry, WriteOptions};
 use caskade_shard::storage::sim::{FailedSync, Op, Pending, Repeat, Verdict};
 
 use crate::rig::{Rig, tiny};
@@ -78,6 +78,56 @@ fn a_full_disk_is_emptied_from_within() {
     rig.compare();
     rig.put("k", [1; 5000]);
     rig.restart();
+    rig.prove();
+}
+
+/// All that makes space has the reserve: deletes in a batch, and those that ask first.
+#[test]
+fn a_full_disk_takes_deletes_of_every_kind() {
+    type Delete = fn(&Db, &[u8]) -> caskade::Result<()>;
+    let kinds: [Delete; 3] = [
+        |db, key| db.delete(key).map(drop),
+        |db, key| db.compare_and_swap(key, Some(b""), None).map(|swapped| assert!(swapped)),
+        |db, key| db.write(Batch::new().delete(key)).map(drop),
+    ];
+    for delete in kinds {
+        let mut rig = Rig::with(tiny(1).segment_bytes_max(64 << 10));
+        rig.disk.faults().set_free_space(Some(1 << 20));
+        // To the last byte.
+        let count = (0..1_000_000_u32).find(|key| {
+            let key = key.to_le_bytes();
+            let is_full = rig.db().put(&key, b"").is_err();
+            if !is_full {
+                rig.note(&key, Some(b""));
+            }
+            is_full
+        });
+        assert!(count.is_some_and(|count| count > 1000), "{count:?}");
+        for key in 0..100_u32 {
+            delete(rig.db(), &key.to_le_bytes()).expect("deletes");
+            rig.note(&key.to_le_bytes(), None);
+        }
+        rig.compare();
+        rig.restart();
+        rig.prove();
+    }
+}
+
+/// A journal for which there is no room takes none.
+#[test]
+fn what_was_begun_of_a_journal_goes() {
+    let mut rig = Rig::new();
+    let storage = rig.disk.storage();
+    rig.disk.faults().set_rule(|call| {
+        let is_journal = call.path.starts_with("/db/JOURNAL-0.tmp");
+        if is_journal && call.op == Op::Write { Verdict::Fail(ENOSPC) } else { Verdict::Proceed }
+    });
+    rig.put_durably("k", "v");
+    let names: Vec<_> = storage.list_dir("/db".as_ref()).unwrap();
+    assert!(
+        names.iter().all(|entry| !entry.name.to_string_lossy().contains("JOURNAL")),
+        "{names:?}"
+    );
     rig.prove();
 }
 
@@ -227,6 +277,43 @@ fn a_batch_without_space_in_one_shard_leaves_nothing_in_the_other() {
         rig.restart();
         rig.compare();
     }
+    rig.prove();
+}
+
+/// The device may have got what was taken back, whose name the next batch uses again. So it is gone
+/// there, too, before the batch is refused.
+#[test]
+fn what_is_taken_back_of_a_batch_is_synced_away() {
+    let mut rig = Rig::with(tiny(3));
+    for key in 0..12_u8 {
+        rig.put([key], [key; 50]);
+    }
+    rig.db().sync().unwrap();
+    let synced = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = std::sync::Arc::clone(&synced);
+    rig.disk.faults().set_rule(move |call| {
+        let is_new = matches!(call.op, Op::Create | Op::Allocate);
+        if call.op == Op::Sync && call.path.extension().is_some_and(|name| name == "seg") {
+            seen.lock().unwrap().push(call.path.clone());
+        }
+        if is_new && call.path.starts_with("/db/shard-002") {
+            Verdict::Fail(ENOSPC)
+        } else {
+            Verdict::Proceed
+        }
+    });
+    let mut batch = Batch::new();
+    for key in 0..60_u8 {
+        batch.put(&[key], &[0xbb; 100]);
+    }
+    let error = rig.db().write(&batch).expect_err("no space in the third shard");
+    assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+    rig.disk.faults().clear();
+    let synced = synced.lock().unwrap();
+    for shard in ["/db/shard-000", "/db/shard-001"] {
+        assert!(synced.iter().any(|path| path.starts_with(shard)), "{shard}: {synced:?}");
+    }
+    rig.compare();
     rig.prove();
 }
 

@@ -195,6 +195,28 @@ fn closed_handles_answer_errors() {
     rig.prove();
 }
 
+/// The directory may be somebody else's by then.
+#[test]
+fn a_closed_store_makes_no_files() {
+    let mut rig = Rig::new();
+    let db = rig.db().clone();
+    // A segment gets full, for which the background would make another ready.
+    for key in 0..100_u8 {
+        rig.put([key], [key; 100]);
+    }
+    rig.close();
+    let storage = rig.disk.storage();
+    let names = || -> Vec<_> {
+        let entries = storage.list_dir("/db/shard-000".as_ref()).unwrap();
+        entries.into_iter().map(|entry| entry.name).collect()
+    };
+    let before = names();
+    while db.run_background() {}
+    assert_eq!(names(), before);
+    rig.open();
+    rig.prove();
+}
+
 /// Lets sealing fail, and writes until something comes of it.
 fn fail_to_seal(rig: &mut Rig, until: impl Fn(&Rig) -> bool) {
     use caskade_shard::storage::sim::{Op, Verdict};

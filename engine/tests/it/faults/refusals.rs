@@ -88,6 +88,7 @@ fn options_that_make_no_sense() {
     refused(options().journal_bytes(u64::MAX));
     refused(options().merge_bytes_per_sec(Some(0)));
     refused(options().merge_window(0, 1440));
+    refused(options().merge_window(60, 60));
     refused(options().durability(Durability::Interval(std::time::Duration::ZERO)));
 }
 

@@ -152,13 +152,34 @@ fn the_space_of_merged_segments_comes_back_by_itself() {
     }
 }
 
+/// A merge that makes way for closing is no error of the background.
+#[test]
+fn closing_during_a_merge_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fault, faults) = std::sync::mpsc::channel();
+    let db = Db::builder(dir.path().join("db"))
+        .shards(1)
+        .segment_bytes_max(1 << 20)
+        .merge_bytes_per_sec(Some(50_000))
+        .on_background_error(move |error| fault.send(error.to_string()).unwrap())
+        .open()
+        .unwrap();
+    let mut keys = (0..1000_u32).cycle();
+    // Until merging is far behind.
+    while db.stats().brake_micros < 1000 {
+        db.put(&keys.next().unwrap().to_le_bytes(), &[7; 1000]).unwrap();
+    }
+    db.close().unwrap();
+    assert_eq!(faults.try_iter().collect::<Vec<_>>(), [""; 0]);
+}
+
 /// What waits for the merge window is merged when it opens, although nobody writes any more.
 #[test]
 fn the_merge_window_opens_by_itself() {
     const MINUTE: u64 = 60_000;
     let mut rig = Rig::with(tiny(1).merge_window(60, 120));
     rig.disk.set_wall_ms(130 * MINUTE);
-    for round in 0..60_u8 {
+    for round in 0..200_u8 {
         // One that lives on in each segment.
         rig.put([round, 1], [round; 10]);
         for key in 0..20_u8 {
@@ -172,7 +193,9 @@ fn the_merge_window_opens_by_itself() {
     let before = total(&mut rig);
     rig.disk.set_wall_ms((1440 + 59) * MINUTE);
     assert_eq!(total(&mut rig), before);
+    assert_eq!(rig.db().stats().brake_micros, 0, "writers wait for no merge that waits itself");
     rig.disk.set_wall_ms((1440 + 60) * MINUTE);
+    assert!(rig.db().stats().brake_micros > 0);
     let after = total(&mut rig);
     assert!(after < before * 2 / 3, "{before} to {after}");
     rig.prove();
