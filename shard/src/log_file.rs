@@ -87,7 +87,10 @@ impl LogFile {
         }
         // What is taken back during the sync needs another one.
         let stains = self.stains.load(Ordering::Acquire);
-        if self.is_stained() || self.durable.load(Ordering::Acquire) < end {
+        let durable = self.durable.load(Ordering::Acquire);
+        if self.is_stained() || durable < end {
+            // A dirty page that is mapped costs an interrupt of every processor while it is written.
+            self.segment.map().detach(durable, end.saturating_sub(durable));
             self.file.sync_data().map_err(|fault| {
                 ctx.poison.latch(format_args!("fsync of {}: {fault}", self.segment.path.display()))
             })?;

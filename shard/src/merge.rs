@@ -486,12 +486,16 @@ impl Shard {
             segment.shrink_readable(sealed.len);
             segment.expect_gets(sealed.len, sealed.records);
             output.tail.file().set_len(sealed.len).at("truncate", &segment.path)?;
+            // As for `LogFile::sync_to`.
+            segment.map().detach(0, sealed.len);
             if !planted!("outputs-unsynced") {
                 output.tail.file().sync_all().map_err(|fault| {
                     let path = segment.path.display();
                     self.ctx.poison.latch(format_args!("fsync of {path}: {fault}"))
                 })?;
             }
+            // For the gets to come.
+            segment.map().populate_read(0, sealed.len);
             let id = segment.id;
             let binding = Binding { uuid: self.ctx.uuid, shard: self.id, id, role: Role::Merged };
             let hint = std::mem::replace(&mut output.hint, hint::Builder::new(binding));
