@@ -494,8 +494,6 @@ impl Shard {
                     self.ctx.poison.latch(format_args!("fsync of {path}: {fault}"))
                 })?;
             }
-            // For the gets to come.
-            segment.map().populate_read(0, sealed.len);
             let id = segment.id;
             let binding = Binding { uuid: self.ctx.uuid, shard: self.id, id, role: Role::Merged };
             let hint = std::mem::replace(&mut output.hint, hint::Builder::new(binding));
