@@ -18,7 +18,6 @@ pub const MANIFEST: &str = "MANIFEST";
 pub const KEYDIR: &str = "KEYDIR";
 /// Number of journal files.
 pub const JOURNALS: u8 = 2;
-
 /// The longest that a journal file may be.
 pub const JOURNAL_BYTES_MAX: u64 = 1 << 30;
 /// The most shards a store may have.

@@ -92,7 +92,6 @@ impl Shard {
     fn seal(&self, ended: &Ended) -> Result<Sealed> {
         let Ended { file, end, .. } = ended;
         let segment = &file.segment;
-        segment.map().detach(0, *end);
         if !planted!("seal-unsynced") {
             file.sync_to(&self.ctx, *end)?;
         }

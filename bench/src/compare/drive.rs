@@ -113,8 +113,7 @@ pub(crate) fn by_one_and_two(
     stretch: Duration,
     mut run: impl FnMut(usize, Duration) -> Outcome<Phase>,
 ) -> Outcome<[Phase; 2]> {
-    let first = [run(1, stretch / 2)?, run(2, stretch / 2)?];
-    let [mut one, mut two] = first;
+    let (mut one, mut two) = (run(1, stretch / 2)?, run(2, stretch / 2)?);
     two.add(&run(2, stretch / 2)?);
     one.add(&run(1, stretch / 2)?);
     Ok([one, two])

@@ -6,7 +6,7 @@ use caskade::{Entry, ScanCursor};
 use serde_json::json;
 
 use super::damaged::Damaged;
-use super::dump::set_bytes;
+use super::dump::{set_bytes, write_json};
 use crate::args::{CountArgs, ScanArgs};
 use crate::escape::Form;
 use crate::fault::Outcome;
@@ -61,15 +61,12 @@ pub(crate) fn scan(args: &ScanArgs) -> Outcome {
 }
 
 fn print(out: &mut impl Write, args: &ScanArgs, entry: &Entry) -> Outcome {
+    if args.json && !args.keys_only {
+        return write_json(out, entry, args.output);
+    }
     if args.json {
         let mut object = json!({});
         set_bytes(&mut object, "key", &entry.key, args.output);
-        if !args.keys_only {
-            set_bytes(&mut object, "value", &entry.value, args.output);
-            if let Some(expiry) = entry.value.expires_at_unix_ms() {
-                object["expires_at_unix_ms"] = expiry.into();
-            }
-        }
         writeln!(out, "{object}")?;
         return Ok(());
     }
