@@ -175,7 +175,7 @@ fn snapshots(c: &mut Criterion) {
                     Snapshot::open(black_box(&file)).expect("the snapshot was built above");
                 let leaves = snapshot.leaves().map(|leaf| leaf.expect("a whole snapshot"));
                 leaves
-                    .flat_map(|leaf| leaf.entries)
+                    .flat_map(|leaf| leaf.entries(&file))
                     .fold(0, |sum, (hash, location)| sum ^ u64::from(hash) ^ location)
             });
         },

@@ -203,16 +203,16 @@ impl Segment {
 /// How many bytes a leaf's columns spend on each entry. The class takes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Widths {
-    hash: usize,
-    slot: usize,
-    units: usize,
+    hash: u8,
+    slot: u8,
+    units: u8,
 }
 
 impl Widths {
-    const CLASS: usize = 1;
-    const HASH_MAX: usize = 4;
-    const SLOT_MAX: usize = 3;
-    const UNITS_MAX: usize = 4;
+    const CLASS: u8 = 1;
+    const HASH_MAX: u8 = 4;
+    const SLOT_MAX: u8 = 3;
+    const UNITS_MAX: u8 = 4;
 
     /// The least that holds every entry.
     fn of(first_hash: u32, entries: &[(u32, u64)]) -> Self {
@@ -226,11 +226,11 @@ impl Widths {
     }
 
     fn encode(self) -> [u8; 4] {
-        [self.hash as u8, self.slot as u8, self.units as u8, 0]
+        [self.hash, self.slot, self.units, 0]
     }
 
     fn decode([hash, slot, units, zero]: [u8; 4]) -> Result<Self, Fault> {
-        let widths = Self { hash: hash.into(), slot: slot.into(), units: units.into() };
+        let widths = Self { hash, slot, units };
         let are_possible = widths.hash <= Self::HASH_MAX
             && widths.slot <= Self::SLOT_MAX
             && widths.units <= Self::UNITS_MAX
@@ -239,12 +239,12 @@ impl Widths {
     }
 
     const fn entry_len(self) -> usize {
-        self.hash + self.slot + Self::CLASS + self.units
+        (self.hash + self.slot + Self::CLASS + self.units) as usize
     }
 }
 
-const fn byte_len(value: u32) -> usize {
-    (u32::BITS - value.leading_zeros()).div_ceil(8) as usize
+const fn byte_len(value: u32) -> u8 {
+    (u32::BITS - value.leading_zeros()).div_ceil(8) as u8
 }
 
 /// Appends leaf number `index`: its first hash, then hash and location of each entry.
@@ -263,14 +263,14 @@ pub fn encode_leaf(index: u32, first_hash: u32, entries: &[(u32, u64)], out: &mu
     bytes::put(head, LEAF_WIDTHS_AT, &widths.encode());
     for (hash, _) in entries {
         let above = hash.checked_sub(first_hash).expect("a leaf's hashes are in its range");
-        out.extend_from_slice(&above.to_le_bytes()[..widths.hash]);
+        out.extend_from_slice(&above.to_le_bytes()[..widths.hash.into()]);
     }
     for (_, location) in entries {
-        out.extend_from_slice(&(location >> SLOT_SHIFT).to_le_bytes()[..widths.slot]);
+        out.extend_from_slice(&(location >> SLOT_SHIFT).to_le_bytes()[..widths.slot.into()]);
     }
     out.extend(entries.iter().map(|(_, location)| (location >> CLASS_SHIFT) as u8));
     for (_, location) in entries {
-        out.extend_from_slice(&(location & UNITS_MASK).to_le_bytes()[..widths.units]);
+        out.extend_from_slice(&(location & UNITS_MASK).to_le_bytes()[..widths.units.into()]);
     }
     let leaf = &mut out[start..];
     let crc = checksum::extend(index, &leaf[LEAF_COUNT_AT..]);
@@ -282,7 +282,8 @@ pub fn encode_leaf(index: u32, first_hash: u32, entries: &[(u32, u64)], out: &mu
 pub struct Snapshot<'a> {
     header: Header,
     slots: SlotSet,
-    leaves: &'a [u8],
+    file: &'a [u8],
+    leaves_at: usize,
 }
 
 impl<'a> Snapshot<'a> {
@@ -290,7 +291,7 @@ impl<'a> Snapshot<'a> {
     pub fn open(file: &'a [u8]) -> Result<Self, Fault> {
         let (header, leaves) = Header::decode(file)?;
         let slots = SlotSet::new(&header.segments);
-        Ok(Self { header, slots, leaves })
+        Ok(Self { header, slots, file, leaves_at: file.len() - leaves.len() })
     }
 
     /// The header.
@@ -304,7 +305,7 @@ impl<'a> Snapshot<'a> {
     #[must_use]
     pub fn leaves(&self) -> Leaves<'_> {
         Leaves {
-            rest: self.leaves,
+            at: self.leaves_at,
             snapshot: self,
             index: 0,
             keys: 0,
@@ -337,50 +338,112 @@ impl SlotSet {
     }
 }
 
-/// One leaf, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One leaf, checked. Its entries stay where they are, in the file, until somebody wants them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leaf {
     /// The lowest hash that the leaf may hold.
     pub first_hash: u32,
-    /// Hash and location of each entry, in the order they were written.
-    pub entries: Vec<(u32, u64)>,
+    /// How many entries it has.
+    pub count: u32,
+    widths: Widths,
+    /// Where its columns begin.
+    at: usize,
 }
 
-/// Calls `f` with each entry and its value of this column.
+impl Leaf {
+    /// Hash and location of each entry, in the order they were written.
+    ///
+    /// # Panics
+    /// If `file` is shorter than the one that the leaf was found in. Of another one the answer is
+    /// nonsense.
+    #[must_use]
+    pub fn entries(&self, file: &[u8]) -> Vec<(u32, u64)> {
+        let Columns { hashes, slots, classes, units } = self.columns(file);
+        let mut entries = vec![(self.first_hash, 0); self.count as usize];
+        fill(&mut entries, hashes, self.widths.hash, |(hash, _), above| {
+            *hash = hash.wrapping_add(above);
+        });
+        fill(&mut entries, slots, self.widths.slot, |(_, location), slot| {
+            *location = u64::from(slot) << SLOT_SHIFT;
+        });
+        fill(&mut entries, classes, Widths::CLASS, |(_, location), class| {
+            *location |= u64::from(class) << CLASS_SHIFT;
+        });
+        fill(&mut entries, units, self.widths.units, |(_, location), units| {
+            *location |= u64::from(units);
+        });
+        entries
+    }
+
+    /// Calls `f` with the slot of each entry's location.
+    ///
+    /// # Panics
+    /// As [`Leaf::entries`].
+    pub fn for_each_slot(&self, file: &[u8], f: impl FnMut(u32)) {
+        for_each(self.columns(file).slots, self.widths.slot, f);
+    }
+
+    fn columns<'a>(&self, file: &'a [u8]) -> Columns<'a> {
+        let count = self.count as usize;
+        let (hashes, rest) = file[self.at..].split_at(count * usize::from(self.widths.hash));
+        let (slots, rest) = rest.split_at(count * usize::from(self.widths.slot));
+        let (classes, rest) = rest.split_at(count * usize::from(Widths::CLASS));
+        let units = &rest[..count * usize::from(self.widths.units)];
+        Columns { hashes, slots, classes, units }
+    }
+}
+
+/// What a leaf consists of.
+struct Columns<'a> {
+    hashes: &'a [u8],
+    slots: &'a [u8],
+    classes: &'a [u8],
+    units: &'a [u8],
+}
+
+/// The width as a constant makes a value one load or two.
+#[inline]
+fn values<const WIDTH: usize>(column: &[u8]) -> impl Iterator<Item = u32> {
+    column.as_chunks::<WIDTH>().0.iter().map(|value| {
+        let mut bytes = [0; 4];
+        bytes[..WIDTH].copy_from_slice(value);
+        u32::from_le_bytes(bytes)
+    })
+}
+
+/// Calls `f` with each value of a column. Those of one without a width are all 0, and not visited.
+#[inline]
+fn for_each(column: &[u8], width: u8, f: impl FnMut(u32)) {
+    match width {
+        0 => {}
+        1 => values::<1>(column).for_each(f),
+        2 => values::<2>(column).for_each(f),
+        3 => values::<3>(column).for_each(f),
+        _ => values::<4>(column).for_each(f),
+    }
+}
+
+/// Calls `f` with each entry and its value of this column, unless all are 0.
 #[inline]
 fn fill(
     entries: &mut [(u32, u64)],
     column: &[u8],
-    width: usize,
-    f: impl FnMut(&mut (u32, u64), u32),
+    width: u8,
+    mut f: impl FnMut(&mut (u32, u64), u32),
 ) {
-    /// The width as a constant makes a value one load or two.
-    #[inline]
-    fn of_width<const WIDTH: usize>(
-        entries: &mut [(u32, u64)],
-        column: &[u8],
-        mut f: impl FnMut(&mut (u32, u64), u32),
-    ) {
-        for (entry, value) in entries.iter_mut().zip(column.as_chunks::<WIDTH>().0) {
-            let mut bytes = [0; 4];
-            bytes[..WIDTH].copy_from_slice(value);
-            f(entry, u32::from_le_bytes(bytes));
+    let mut entries = entries.iter_mut();
+    for_each(column, width, |value| {
+        if let Some(entry) = entries.next() {
+            f(entry, value);
         }
-    }
-    match width {
-        // All values are 0, which changes nothing.
-        0 => {}
-        1 => of_width::<1>(entries, column, f),
-        2 => of_width::<2>(entries, column, f),
-        3 => of_width::<3>(entries, column, f),
-        _ => of_width::<4>(entries, column, f),
-    }
+    });
 }
 
 /// Iterates over a snapshot's leaves.
 #[derive(Debug, Clone)]
 pub struct Leaves<'a> {
-    rest: &'a [u8],
+    /// Where the next one begins.
+    at: usize,
     snapshot: &'a Snapshot<'a>,
     index: u32,
     keys: u64,
@@ -390,15 +453,19 @@ pub struct Leaves<'a> {
 }
 
 impl Leaves<'_> {
+    fn rest(&self) -> &[u8] {
+        &self.snapshot.file[self.at..]
+    }
+
     fn read(&mut self) -> Result<Leaf, Fault> {
         // The widths are refused before the checksum is known: whichever is wrong, so is the leaf.
-        let head = self.rest.first_chunk::<LEAF_HEAD_LEN>().ok_or(Fault::Length)?;
-        let count = bytes::get_u32(head, LEAF_COUNT_AT) as usize;
+        let head = self.rest().first_chunk::<LEAF_HEAD_LEN>().ok_or(Fault::Length)?;
+        let count = bytes::get_u32(head, LEAF_COUNT_AT);
         let widths = Widths::decode(bytes::get(head, LEAF_WIDTHS_AT))?;
-        let len = LEAF_HEAD_LEN + count * widths.entry_len();
-        let (leaf, rest) = self.rest.split_at_checked(len).ok_or(Fault::Length)?;
-        let crc = checksum::extend(self.index, &leaf[LEAF_COUNT_AT..]);
-        if bytes::get_u32(leaf, LEAF_CRC_AT) != crc {
+        let len = LEAF_HEAD_LEN + count as usize * widths.entry_len();
+        let whole = self.rest().get(..len).ok_or(Fault::Length)?;
+        let crc = checksum::extend(self.index, &whole[LEAF_COUNT_AT..]);
+        if bytes::get_u32(whole, LEAF_CRC_AT) != crc {
             return Err(Fault::Checksum);
         }
         let first_hash = bytes::get_u32(head, LEAF_FIRST_HASH_AT);
@@ -410,49 +477,25 @@ impl Leaves<'_> {
                 return Err(Fault::Field("hash"));
             }
         }
-        let (entries, greatest) = self.decode(first_hash, widths, count, &leaf[LEAF_HEAD_LEN..])?;
-        self.rest = rest;
+        let leaf = Leaf { first_hash, count, widths, at: self.at + LEAF_HEAD_LEN };
+        let greatest = self.check(&leaf)?;
+        self.at += len;
         self.index += 1;
-        self.keys += count as u64;
+        self.keys += u64::from(count);
         self.previous = Some((first_hash, greatest));
-        Ok(Leaf { first_hash, entries })
+        Ok(leaf)
     }
 
-    /// The entries in these columns, which are as long as `count` of them, and the greatest hash: the
-    /// leaf's first one if there is no entry.
-    fn decode(
-        &self,
-        first_hash: u32,
-        widths: Widths,
-        count: usize,
-        columns: &[u8],
-    ) -> Result<(Vec<(u32, u64)>, u32), Fault> {
-        let (hashes, rest) = columns.split_at(count * widths.hash);
-        let (slots, rest) = rest.split_at(count * widths.slot);
-        let (classes, units) = rest.split_at(count * Widths::CLASS);
-        let mut entries = vec![(first_hash, 0); count];
+    /// Checks the entries, and answers the greatest hash: the leaf's first one if there is no entry.
+    fn check(&self, leaf: &Leaf) -> Result<u32, Fault> {
         let mut above = 0;
-        fill(&mut entries, hashes, widths.hash, |(hash, _), value| {
-            above = above.max(value);
-            *hash = first_hash.wrapping_add(value);
-        });
-        let greatest = first_hash.checked_add(above).ok_or(Fault::Field("hash"))?;
+        let hashes = leaf.columns(self.snapshot.file).hashes;
+        for_each(hashes, leaf.widths.hash, |value| above = above.max(value));
+        let greatest = leaf.first_hash.checked_add(above).ok_or(Fault::Field("hash"))?;
         // Slots of no width are all 0, which is none.
-        let mut are_known = widths.slot > 0 || count == 0;
-        fill(&mut entries, slots, widths.slot, |(_, location), slot| {
-            are_known &= self.snapshot.slots.has(slot);
-            *location = u64::from(slot) << SLOT_SHIFT;
-        });
-        if !are_known {
-            return Err(Fault::Field("location"));
-        }
-        fill(&mut entries, classes, Widths::CLASS, |(_, location), class| {
-            *location |= u64::from(class) << CLASS_SHIFT;
-        });
-        fill(&mut entries, units, widths.units, |(_, location), units| {
-            *location |= u64::from(units);
-        });
-        Ok((entries, greatest))
+        let mut are_known = leaf.widths.slot > 0 || leaf.count == 0;
+        leaf.for_each_slot(self.snapshot.file, |slot| are_known &= self.snapshot.slots.has(slot));
+        if are_known { Ok(greatest) } else { Err(Fault::Field("location")) }
     }
 }
 
@@ -465,7 +508,7 @@ impl Iterator for Leaves<'_> {
         }
         if self.index == self.snapshot.header.leaves {
             self.ended = true;
-            if !self.rest.is_empty() {
+            if !self.rest().is_empty() {
                 return Some(Err(Fault::Length));
             }
             let adds_up = self.keys == self.snapshot.header.keys;
@@ -514,7 +557,7 @@ mod tests {
     fn read(file: &[u8]) -> Result<Vec<OwnedLeaf>, Fault> {
         let snapshot = Snapshot::open(file)?;
         let leaves = snapshot.leaves();
-        leaves.map(|leaf| leaf.map(|leaf| (leaf.first_hash, leaf.entries))).collect()
+        leaves.map(|leaf| leaf.map(|leaf| (leaf.first_hash, leaf.entries(file)))).collect()
     }
 
     #[test]

@@ -33,6 +33,9 @@ const SEAL_AFTER: Duration = Duration::from_secs(2);
 /// A store without writes for this long is brought to rest.
 const REST_AFTER: Duration = Duration::from_secs(2);
 
+/// Leaves of keydirs are made for this long at a time, for other work waits meanwhile.
+const SETTLE_FOR: Duration = Duration::from_millis(50);
+
 /// The background worker of a store.
 #[derive(Debug)]
 pub(crate) struct Maintenance {
@@ -44,6 +47,8 @@ pub(crate) struct Maintenance {
 
 #[derive(Debug, Default)]
 struct Todo {
+    /// Up to this shard, and hash, all leaves of keydirs are made that the open did not make.
+    settle: Option<(usize, u32)>,
     seal: ShardSet,
     /// When the shards of `seal` are due.
     seal_at: Option<Duration>,
@@ -81,6 +86,7 @@ impl Maintenance {
         let merge_rate = Rate::new(store.options.config.merge_bytes_per_sec);
         // Whatever the last life left to do is found by looking once.
         let todo = Todo {
+            settle: Some((0, 0)),
             seal: ShardSet::below(shards),
             seal_at: Some(Duration::ZERO),
             merge: ShardSet::below(shards),
@@ -244,12 +250,30 @@ impl Maintenance {
             self.beside(|| self.store.committer.free_journal())?;
             return Ok(true);
         }
+        let has_settled = self.settle_keydirs();
         self.take_due_retry();
         self.heal();
-        if self.seal()? {
-            return Ok(true);
-        }
-        self.merge()
+        Ok(self.seal()? || self.merge()? || has_settled)
+    }
+
+    /// Makes some of the keydirs' leaves that the open has left to whoever looks for a key there. Answers
+    /// whether there were any.
+    fn settle_keydirs(&self) -> bool {
+        let Some((first, from)) = self.todo().settle else { return false };
+        let shards = &self.store.shards;
+        let found = (first..shards.len()).find(|&shard| !shards[shard].is_keydir_settled());
+        let Some(shard) = found else {
+            self.todo().settle = None;
+            self.store.ctx.leaf_memory.expect(0);
+            return false;
+        };
+        let now = || self.store.ctx.storage.monotonic();
+        let end = now() + SETTLE_FOR;
+        let from = if shard == first { from } else { 0 };
+        let is_over = || now() >= end || self.is_idle();
+        let next = self.beside(|| shards[shard].settle_keydir(from, &is_over));
+        self.todo().settle = Some((shard, next.unwrap_or(0)));
+        true
     }
 
     /// Frees what was retired: a merged segment's space is given back with its memory.
@@ -626,6 +650,31 @@ mod tests {
         assert_eq!(maintenance.todo().sync_at, Some(Duration::from_secs(1) + RETRY));
         maintenance.take(Event::Awake(Duration::from_secs(2)));
         assert_eq!(maintenance.todo().sync_at, Some(Duration::from_secs(1) + RETRY));
+    }
+
+    /// An open reads and checks the keydir's leaves, and makes none.
+    #[test]
+    fn leaves_are_made_after_an_open_and_what_they_are_made_of_goes() {
+        let home = tempfile::tempdir().expect("a directory");
+        let keys = 0..5000_u32;
+        let db = Db::builder(home.path()).shards(2).open().expect("opens");
+        for key in keys.clone() {
+            db.put(&key.to_le_bytes(), b"value").expect("writes");
+        }
+        db.close().expect("closes");
+        for read_only in [false, true] {
+            let maintenance = opened(Db::builder(home.path()).read_only(read_only));
+            let store = &maintenance.store;
+            let is_settled =
+                || store.shards.iter().all(caskade_shard::shard::Shard::is_keydir_settled);
+            assert_eq!(is_settled(), read_only);
+            let get = |key: u32| store.get(&key.to_le_bytes()).expect("reads");
+            assert!(get(77).is_some_and(|value| *value == *b"value"));
+            while maintenance.step() {}
+            assert!(is_settled());
+            assert_eq!(store.ctx.reclaim.pending(), 0, "nothing waits to be freed");
+            assert!(keys.clone().all(|key| get(key).is_some()));
+        }
     }
 
     #[test]

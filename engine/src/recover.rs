@@ -56,9 +56,16 @@ pub(crate) fn recover(ctx: &Arc<Context>, options: &Builder) -> Result<Recovered
         tell();
         scan.finish(ctx, &request)
     });
-    let (shards, reports): (Vec<_>, Vec<ShardReport>) =
+    let (shards, reports): (Vec<Shard>, Vec<ShardReport>) =
         finished.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-    ctx.leaf_memory.expect(0);
+    if options.read_only {
+        // There is no background that would do it, and give back what the leaves are made of.
+        shards.par_iter().for_each(|shard| {
+            shard.settle_keydir(0, &|| false);
+        });
+        ctx.reclaim.collect();
+        ctx.leaf_memory.expect(0);
+    }
     let report = OpenReport { shards: reports, ..OpenReport::default() };
     Ok((shards.into_boxed_slice(), report, found.next_turn))
 }

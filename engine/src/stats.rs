@@ -117,7 +117,7 @@ pub struct ShardStats {
     pub segments_sealed: u64,
     /// Segments that are not sealed.
     pub segments_open: u64,
-    /// Memory of the keydir.
+    /// Memory of the keydir, as it is once all of it is made: soon after an open.
     pub keydir_bytes: u64,
     /// Dead bytes above the level at which background merging begins.
     pub merge_debt_bytes: u64,

@@ -52,7 +52,7 @@ fn check(file: &[u8]) {
     for leaf in walk.by_ref() {
         assert_eq!(fault, None, "a fault comes last");
         match leaf {
-            Ok(leaf) => leaves.push((leaf.first_hash, leaf.entries)),
+            Ok(leaf) => leaves.push((leaf.first_hash, leaf.entries(file))),
             Err(found) => fault = Some(found),
         }
     }
@@ -98,7 +98,7 @@ fn read(file: &[u8]) -> Vec<OwnedLeaf> {
     let snapshot = Snapshot::open(file).expect("a built snapshot opens");
     let leaves = snapshot.leaves().map(|leaf| {
         let leaf = leaf.expect("a built leaf is valid");
-        (leaf.first_hash, leaf.entries)
+        (leaf.first_hash, leaf.entries(file))
     });
     leaves.collect()
 }

@@ -351,6 +351,28 @@ impl Shard {
         self.keydir.visit_leaf(guard, from, visit)
     }
 
+    /// Makes the leaves that the open has left to whoever looks into them, from the one for this hash on,
+    /// until `is_over`, which is asked after each. Answers where to go on.
+    pub fn settle_keydir(&self, from: u32, is_over: &dyn Fn() -> bool) -> Option<u32> {
+        let (mut next, mut source) = (Some(from), None);
+        while let Some(from) = next {
+            // Writers need not wait for this, nor for the end of what the leaves were made of.
+            source = self.keydir.make_leaf(&self.ctx.reclaim.enter(), from).or(source);
+            next = self.lock_even_closed().settle_leaf(from);
+            if is_over() {
+                break;
+            }
+        }
+        drop(source);
+        self.ctx.reclaim.collect();
+        next
+    }
+
+    /// Whether all leaves are made and in their place.
+    pub fn is_keydir_settled(&self) -> bool {
+        self.lock_even_closed().is_keydir_settled()
+    }
+
     /// Number of keys, expired ones that were not removed yet included.
     pub fn len(&self) -> u64 {
         self.keydir.len()

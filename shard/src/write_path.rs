@@ -358,6 +358,15 @@ impl Locked<'_> {
         self.writer.keydir.snapshot()
     }
 
+    /// See [`KeydirWriter::settle`](crate::keydir::KeydirWriter::settle).
+    pub(crate) fn settle_leaf(&mut self, from: u32) -> Option<u32> {
+        self.writer.keydir.settle(from)
+    }
+
+    pub(crate) fn is_keydir_settled(&self) -> bool {
+        self.writer.keydir.is_settled()
+    }
+
     /// All segments that a location may name now, by slot.
     pub(crate) fn segments(&self) -> Vec<Option<Arc<Segment>>> {
         let mut by_slot = Vec::new();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use caskade_codec::ids::ShardId;
 use caskade_shard::{
-    keydir::{Keydir, KeydirWriter, keydir},
+    keydir::{Keydir, KeydirWriter, Restore, Source, keydir},
     location::Location,
     log_file::ShardSet,
     reclaim::Reclaim,
@@ -220,6 +220,82 @@ fn the_end_of_a_snapshot_frees_nothing_under_a_reader() {
             },
         );
         assert!(found.is_some());
+    });
+}
+
+struct OneLeaf;
+
+impl Source for OneLeaf {
+    fn entries(&self, _: u32) -> Vec<(u32, Location)> {
+        vec![(LOW, at(1))]
+    }
+}
+
+/// A table of one leaf, which is not made.
+fn deferred(reclaim: &Arc<Reclaim>) -> (KeydirWriter, Arc<Keydir>) {
+    let source: Arc<dyn Source> = Arc::new(OneLeaf);
+    let mut restore = Restore::new(Arc::default());
+    assert!(restore.defer(None, &source, 0, 1));
+    let writer = restore.finish(reclaim).expect("one leaf is a table");
+    let table = Arc::clone(writer.shared());
+    (writer, table)
+}
+
+/// Two threads make the same leaf, one of which then changes it and puts it in its place.
+#[test]
+fn a_deferred_leaf_is_made_once() {
+    check(|| {
+        let reclaim = Arc::new(Reclaim::new());
+        let (mut writer, table) = deferred(&reclaim);
+        let reader = {
+            let reclaim = Arc::clone(&reclaim);
+            thread::spawn(move || find(&table, &reclaim, LOW, &[at(1), at(2)]))
+        };
+        writer.entry(LOW, |_| true).set(at(2));
+        assert_eq!(writer.settle(0), None);
+        let found = reader.join().expect("the reader does not panic");
+        assert!(found.is_some());
+        assert_eq!(writer.find(LOW, |_| true), Some(at(2)));
+        assert_eq!(reclaim.collect(), 0, "everything is freed in the end");
+    });
+}
+
+/// What took its place is replaced while a reader is still on the way through it.
+#[test]
+fn a_deferred_leaf_leads_to_its_leaf_as_long_as_it_is_found() {
+    check(|| {
+        let reclaim = Arc::new(Reclaim::new());
+        let (mut writer, table) = deferred(&reclaim);
+        let reader = {
+            let reclaim = Arc::clone(&reclaim);
+            thread::spawn(move || find(&table, &reclaim, LOW, &[at(1)]))
+        };
+        writer.settle(0);
+        for slot in 3..7 {
+            writer.insert_unique(LOW + slot, at(slot));
+        }
+        let found = reader.join().expect("the reader does not panic");
+        assert_eq!(found, Some(at(1)));
+        assert_eq!(reclaim.collect(), 0, "everything is freed in the end");
+    });
+}
+
+#[test]
+fn a_snapshot_of_a_deferred_leaf_stays() {
+    check(|| {
+        let reclaim = Arc::new(Reclaim::new());
+        let (mut writer, table) = deferred(&reclaim);
+        let snapshot = writer.snapshot();
+        let reader = thread::spawn(move || {
+            let mut entries = Vec::new();
+            snapshot.leaf(0, &mut entries);
+            assert_eq!(entries, [(LOW, at(1))]);
+        });
+        writer.settle(0);
+        writer.entry(LOW, |_| true).set(at(2));
+        assert_eq!(find(&table, &reclaim, LOW, &[at(2)]), Some(at(2)));
+        reader.join().expect("the reader does not panic");
+        assert_eq!(reclaim.collect(), 0, "everything is freed in the end");
     });
 }
 

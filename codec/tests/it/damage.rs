@@ -199,7 +199,7 @@ fn keydir() {
         let snapshot = Snapshot::open(file)?;
         snapshot
             .leaves()
-            .map(|leaf| leaf.map(|leaf| leaf.entries.len()))
+            .map(|leaf| leaf.map(|leaf| leaf.entries(file).len()))
             .sum::<Result<usize, Fault>>()
     };
     assert_eq!(read(&file), Ok(6));

@@ -141,7 +141,8 @@ fn keydir() {
     let snapshot = Snapshot::open(&file).unwrap();
     assert_eq!(snapshot.header(), &samples::keydir_header());
     let leaves: Vec<_> = snapshot.leaves().map(Result::unwrap).collect();
-    let leaves: Vec<_> = leaves.into_iter().map(|leaf| (leaf.first_hash, leaf.entries)).collect();
+    let leaves: Vec<_> =
+        leaves.into_iter().map(|leaf| (leaf.first_hash, leaf.entries(&file))).collect();
     assert_eq!(leaves, samples::leaves());
 }
 

@@ -240,7 +240,7 @@ proptest! {
         prop_assert_eq!(snapshot.header(), &header);
         let decoded: Vec<_> = snapshot.leaves().map(|leaf| {
             let leaf = leaf.unwrap();
-            (leaf.first_hash, leaf.entries)
+            (leaf.first_hash, leaf.entries(&file))
         }).collect();
         prop_assert_eq!(decoded, leaves);
     }

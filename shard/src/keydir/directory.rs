@@ -10,7 +10,10 @@
 use std::ops::Range;
 
 use crate::{
-    keydir::leaf::{Leaf, OwnedLeaf, Word},
+    keydir::{
+        deferred::Deferred,
+        leaf::{Leaf, OwnedLeaf, Word},
+    },
     reclaim::{Guard, Reclaim},
     sync::{AtomicPtr, Ordering},
 };
@@ -55,7 +58,7 @@ impl Root {
     /// A table of these leaves, in order, none of them deeper than `depth`.
     pub(super) fn new(depth: u32, leaves: impl Iterator<Item = OwnedLeaf>) -> Self {
         let words = leaves.flat_map(|leaf| {
-            let covered = 1 << (depth - leaf.leaf().depth());
+            let covered = 1 << (depth - leaf.shape().depth);
             std::iter::repeat_n(leaf.into_word(), covered)
         });
         let directory = Directory::new(depth, words);
@@ -142,6 +145,12 @@ impl<'a> View<'a> {
         // SAFETY: A leaf in the directory lives; it is retired only after the writer replaced it,
         // which `Root::writer` excludes during `'a`.
         unsafe { Leaf::new(self.0.word(place)) }
+    }
+
+    /// The leaf at `place` for the place of its own, if a deferred one still stands for it. It is to be
+    /// published at once.
+    pub(super) fn take_deferred(self, place: u32) -> Option<OwnedLeaf> {
+        self.leaf(place).as_deferred().map(Deferred::take)
     }
 
     /// Puts `leaf` where its depth and `place` say, and gives what was found there first.

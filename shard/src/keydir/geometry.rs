@@ -23,14 +23,17 @@ const DEPTH_FREE: u32 = 6;
 /// The least number of entries a directory entry must stand for beyond that.
 const ENTRIES_PER_PLACE: u64 = 64;
 
-/// The number of sizes a leaf may have: as many as six bits can name.
+/// As many sizes of leaves as six bits can name.
 pub(super) const CLASSES: usize = 64;
+
+/// The class of leaves that are still to be made, whatever their size. They have one bucket meanwhile.
+pub(super) const DEFERRED: usize = CLASSES - 1;
 
 /// Buckets of a leaf, by class: an eighth more each up to the size that is split, then a half more.
 pub(super) const BUCKETS: [u32; CLASSES] = {
     let mut buckets = [1_u32; CLASSES];
     let mut class = 1;
-    while class < CLASSES {
+    while class < DEFERRED {
         let last = buckets[class - 1];
         let step = if last < 64 { last / 8 } else { last / 2 };
         buckets[class] = last + if step == 0 { 1 } else { step };
@@ -52,7 +55,7 @@ pub(super) fn used_max(slots: usize) -> usize {
 /// The class to build a leaf of `entries` in, so that it can take a good number more.
 pub(super) fn class_for(entries: usize) -> usize {
     // Filled to 3/4 at most.
-    (0..CLASSES).find(|&class| slots(class) * 3 / 4 >= entries).expect("a leaf of 100M buckets")
+    (0..DEFERRED).find(|&class| slots(class) * 3 / 4 >= entries).expect("a leaf of 100M buckets")
 }
 
 /// The class to build a leaf in that will hold about `entries`, more or less as chance has it.
@@ -60,7 +63,7 @@ pub(super) fn class_for_expected(entries: u64) -> usize {
     let entries = entries as usize;
     // Three standard deviations more, in a leaf that takes them all.
     let most = entries + 3 * entries.isqrt();
-    (0..CLASSES).find(|&class| used_max(slots(class)) >= most).expect("a leaf of 100M buckets")
+    (0..DEFERRED).find(|&class| used_max(slots(class)) >= most).expect("a leaf of 100M buckets")
 }
 
 /// Whether a leaf of this class is better split.
@@ -163,10 +166,10 @@ mod tests {
 
     #[test]
     fn classes_rise_and_reach_far() {
-        assert!(BUCKETS.is_sorted_by(|a, b| a < b));
+        assert!(BUCKETS[..DEFERRED].is_sorted_by(|a, b| a < b));
         assert_eq!(BUCKETS[0], 1);
         assert!(BUCKETS.contains(&64));
-        assert!(BUCKETS[CLASSES - 1] > 10_000_000);
+        assert!(BUCKETS[DEFERRED - 1] > 10_000_000);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! # Invariants
 //! 1. A leaf's block is a header and then the buckets of its class, 64-byte aligned, allocated by
 //!    [`OwnedLeaf::new`] and freed by the drop of the one [`OwnedLeaf`] for it. The low six bits of
-//!    a leaf's [`Word`] are its class.
+//!    a leaf's [`Word`] are its class. The block of a leaf of the class [`DEFERRED`] is the begin of a
+//!    [`Deferred`]: its one bucket has no unused lane and no entry, so that a lookup gets to its end.
 //! 2. A slot is empty if and only if its location is 0. A hash of 0 marks a lane that was never
 //!    used; a lane that was used never goes back to 0.
 //! 3. An entry lies in its home bucket or in a later one (around the end), and every bucket from
@@ -33,7 +34,8 @@ use std::{
 
 use crate::{
     keydir::{
-        geometry::{BUCKETS, CLASSES, SLOTS, home, used_max},
+        deferred::Deferred,
+        geometry::{BUCKETS, CLASSES, DEFERRED, SLOTS, home, used_max},
         memory::LeafMemory,
         prefetch::prefetch_lines,
         scan::{matching, unused},
@@ -55,11 +57,48 @@ pub(super) struct Header {
     count: Plain,
     /// Lanes that were ever used.
     used: Plain,
+    is_deferred: bool,
     /// Where the block goes back to.
     memory: Arc<LeafMemory>,
     /// Read by who uses the leaf and written by who frees it, for the model checker to compare.
     #[cfg(loom)]
     alive: loom::cell::Cell<bool>,
+}
+
+impl Header {
+    /// The header of a deferred leaf.
+    pub(super) fn deferred(memory: Arc<LeafMemory>, count: u32, depth: u32, born: u64) -> Self {
+        Self { is_deferred: true, count: Plain::new(count), ..Self::new(memory, depth, born) }
+    }
+
+    fn new(memory: Arc<LeafMemory>, depth: u32, born: u64) -> Self {
+        Self {
+            born,
+            depth,
+            count: Plain::new(0),
+            used: Plain::new(0),
+            is_deferred: false,
+            memory,
+            #[cfg(loom)]
+            alive: loom::cell::Cell::new(true),
+        }
+    }
+
+    pub(super) fn memory(&self) -> &Arc<LeafMemory> {
+        &self.memory
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.count.load(Relaxed)
+    }
+
+    pub(super) fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    pub(super) fn born(&self) -> u64 {
+        self.born
+    }
 }
 
 #[repr(C, align(64))]
@@ -68,12 +107,36 @@ pub(super) struct Bucket {
     locations: [AtomicU64; SLOTS],
 }
 
+impl Bucket {
+    /// One in which there is neither room nor anything to be found.
+    pub(super) fn dead() -> Self {
+        Self {
+            hashes: std::array::from_fn(|_| AtomicU32::new(u32::MAX)),
+            locations: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+}
+
 const CLASS_MASK: usize = CLASSES - 1;
 const _: () = assert!(CLASSES == 64 && align_of::<Header>() == CLASSES);
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Header>() == 64);
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Bucket>() == 192);
+
+/// What is known of a leaf, made or not.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) class: usize,
+    pub(super) depth: u32,
+    pub(super) count: usize,
+}
+
+impl Shape {
+    pub(super) fn bytes(self) -> u64 {
+        layout(self.class).size() as u64
+    }
+}
 
 fn layout(class: usize) -> Layout {
     let bytes = size_of::<Header>() + BUCKETS[class] as usize * size_of::<Bucket>();
@@ -85,24 +148,15 @@ fn layout(class: usize) -> Layout {
 pub(super) struct OwnedLeaf(NonNull<Header>);
 
 // SAFETY: An owned leaf is owned memory that holds atomics, plain integers and a share of a `LeafMemory`,
-// which is `Send` and `Sync`; nothing in it is tied to a thread.
+// or a `Deferred`, which are `Send` and `Sync`; nothing in it is tied to a thread.
 unsafe impl Send for OwnedLeaf {}
 
 impl OwnedLeaf {
     /// An empty leaf.
     pub(super) fn new(memory: &Arc<LeafMemory>, class: usize, depth: u32, born: u64) -> Self {
         let block = memory.allocate(layout(class)).cast::<Header>();
-        let header = Header {
-            born,
-            depth,
-            count: Plain::new(0),
-            used: Plain::new(0),
-            memory: Arc::clone(memory),
-            #[cfg(loom)]
-            alive: loom::cell::Cell::new(true),
-        };
         // SAFETY: The block is ours, aligned, and begins with room for a header.
-        unsafe { block.write(header) };
+        unsafe { block.write(Header::new(Arc::clone(memory), depth, born)) };
         // Zeroed memory is a bucket already; the model checker's atomics are more than their value.
         #[cfg(loom)]
         for bucket in 0..BUCKETS[class] as usize {
@@ -114,6 +168,23 @@ impl OwnedLeaf {
             unsafe { block.add(1).cast::<Bucket>().add(bucket).write(empty) };
         }
         Self(block.map_addr(|address| address | class))
+    }
+
+    /// A leaf that is made when somebody looks into it.
+    pub(super) fn deferred(deferred: Deferred) -> Self {
+        let block = NonNull::from(Box::leak(Box::new(deferred))).cast::<Header>();
+        Self(block.map_addr(|address| address | DEFERRED))
+    }
+
+    pub(super) fn is_deferred(&self) -> bool {
+        self.leaf().header().is_deferred
+    }
+
+    /// What is known of the leaf, which is not made for that.
+    pub(super) fn shape(&self) -> Shape {
+        let leaf = self.leaf();
+        let class = leaf.as_deferred().map_or(leaf.class(), Deferred::class);
+        Shape { class, depth: leaf.depth(), count: leaf.count() }
     }
 
     /// Takes the leaf back that [`OwnedLeaf::into_word`] gave away.
@@ -139,10 +210,15 @@ impl OwnedLeaf {
 
 impl Drop for OwnedLeaf {
     fn drop(&mut self) {
-        let class = self.leaf().class();
-        let block = self.leaf().block;
         #[cfg(loom)]
         self.leaf().header().alive.set(false);
+        if self.is_deferred() {
+            // SAFETY: Such a leaf came from a leaked box (`deferred`), and this is its only owner.
+            drop(unsafe { Box::from_raw(self.leaf().block.as_ptr().cast::<Deferred>()) });
+            return;
+        }
+        let class = self.leaf().class();
+        let block = self.leaf().block;
         #[cfg(loom)]
         for bucket in 0..BUCKETS[class] as usize {
             // SAFETY: All buckets were written by `new`, and nobody else can reach them now.
@@ -181,6 +257,18 @@ impl<'a> Leaf<'a> {
         Self { block: unsafe { NonNull::new_unchecked(block) }, class, alive: PhantomData }
     }
 
+    /// What it is, if it is a deferred one.
+    pub(super) fn as_deferred(self) -> Option<&'a Deferred> {
+        // SAFETY: The block of such a leaf is the begin of a `Deferred` (invariant 1), alive during `'a`.
+        self.header().is_deferred.then(|| unsafe { self.block.cast::<Deferred>().as_ref() })
+    }
+
+    /// The leaf itself or, in place of a deferred one, the one that is made of it, now if need be.
+    pub(super) fn made(self) -> Self {
+        // SAFETY: The deferred leaf lives during `'a`, and so does the one that it leads to.
+        self.as_deferred().map_or(self, |deferred| unsafe { Self::new(deferred.word()) })
+    }
+
     #[inline]
     fn header(self) -> &'a Header {
         // SAFETY: The block is alive during `'a` and begins with a header, which `new` wrote before
@@ -205,10 +293,6 @@ impl<'a> Leaf<'a> {
     #[inline]
     pub(super) fn class(self) -> usize {
         self.class
-    }
-
-    pub(super) fn bytes(self) -> u64 {
-        layout(self.class).size() as u64
     }
 
     pub(super) fn depth(self) -> u32 {
@@ -258,7 +342,7 @@ impl<'a> Leaf<'a> {
         // where many a lookup of an absent key goes on.
         prefetch_lines(&raw const bucket.locations, size_of::<Bucket>() / 64);
         let matching = matching(&bucket.hashes, hash);
-        Candidates { buckets, hash, index, bucket, seen: 1, matching }
+        Candidates { leaf: self, buckets, hash, index, bucket, seen: 1, matching }
     }
 
     /// The location and place of the entry with this hash that `is_match` accepts.
@@ -376,6 +460,7 @@ impl<'a> Leaf<'a> {
 
 /// The entries of a leaf that have one hash.
 pub(super) struct Candidates<'a> {
+    leaf: Leaf<'a>,
     buckets: &'a [Bucket],
     hash: u32,
     /// The bucket that is looked at.
@@ -396,6 +481,13 @@ fn bucket_behind(buckets: &[Bucket], index: usize, seen: usize, hash: u32) -> Op
     }
     let index = next(index, buckets.len());
     Some((index, matching(&buckets[index].hashes, hash)))
+}
+
+/// The entries with this hash of the leaf that a deferred one leads to.
+#[cold]
+#[inline(never)]
+fn elsewhere(leaf: Leaf<'_>, hash: u32) -> Option<Candidates<'_>> {
+    leaf.header().is_deferred.then(|| leaf.made().candidates(hash))
 }
 
 impl Iterator for Candidates<'_> {
@@ -423,7 +515,11 @@ impl Iterator for Candidates<'_> {
                 return None;
             }
             let behind = bucket_behind(self.buckets, self.index, self.seen, self.hash);
-            (self.index, self.matching) = behind?;
+            let Some((index, matching)) = behind else {
+                *self = elsewhere(self.leaf, self.hash)?;
+                continue;
+            };
+            (self.index, self.matching) = (index, matching);
             self.bucket = &self.buckets[self.index];
             self.seen += 1;
         }

@@ -56,7 +56,8 @@ struct Chunk {
 }
 
 impl LeafMemory {
-    /// Says that about so many entries are going to be in all leaves soon. 0 is what is said at first.
+    /// Says that about so many entries are going to be in all leaves soon. 0 is what is said at first, and
+    /// once the leaves of an open are made.
     pub fn expect(&self, entries: u64) {
         let entries = usize::try_from(entries).unwrap_or(usize::MAX);
         self.lock().expected = entries.saturating_mul(BYTES_PER_ENTRY);

@@ -6,6 +6,7 @@
 //! A directory (`directory`) of leaves (`leaf`) by hash range; a leaf is a block of buckets of
 //! sixteen slots, 12 bytes each. Readers take no lock, but a [`Guard`]; one [`KeydirWriter`] changes
 //! the table. A leaf that is full is rebuilt somewhat larger, or split in two: `geometry` says when.
+//! What an open finds is made into leaves when somebody first looks for it (`deferred`).
 //!
 //! # Invariants
 //! 1. There is one `KeydirWriter` for a keydir, and only it stores to the directory and the leaves.
@@ -13,6 +14,7 @@
 //!    can see it.
 //! 3. An entry that is in the table during the whole of a lookup is found by it.
 
+mod deferred;
 mod directory;
 mod geometry;
 mod leaf;
@@ -28,17 +30,18 @@ mod tests;
 
 use std::{fmt, sync::Arc};
 
+pub use self::{
+    deferred::Source,
+    memory::LeafMemory,
+    restore::{LeafByLeaf, Restore},
+    snapshot::Snapshot,
+    writer::{Entry, KeydirWriter},
+};
 use self::{
     directory::Root,
     geometry::{first_hash, place, range_at, stored},
     leaf::OwnedLeaf,
     snapshot::Snapshots,
-};
-pub use self::{
-    memory::LeafMemory,
-    restore::{LeafByLeaf, Restore},
-    snapshot::Snapshot,
-    writer::{Entry, KeydirWriter},
 };
 use crate::{
     apart::Apart,
@@ -81,10 +84,12 @@ fn of_leaves(
     depth: u32,
     leaves: Vec<OwnedLeaf>,
 ) -> KeydirWriter {
-    let (count, mut len, mut bytes) = (leaves.len(), 0, (size_of::<u64>() << depth) as u64);
+    let (count, mut deferred, mut len) = (leaves.len(), 0, 0);
+    let mut bytes = (size_of::<u64>() << depth) as u64;
     for leaf in &leaves {
-        len += leaf.leaf().count() as u64;
-        bytes += leaf.leaf().bytes();
+        deferred += usize::from(leaf.is_deferred());
+        len += leaf.shape().count as u64;
+        bytes += leaf.shape().bytes();
     }
     let keydir = Keydir {
         reclaim,
@@ -93,7 +98,7 @@ fn of_leaves(
         snapshots: Snapshots::new(),
         counts: Apart(Counts { len: AtomicU64::new(len), memory_bytes: AtomicU64::new(bytes) }),
     };
-    KeydirWriter::new(Arc::new(keydir), FIRST_GENERATION, count)
+    KeydirWriter::new(Arc::new(keydir), FIRST_GENERATION, count, deferred)
 }
 
 /// Generation 0 means "no snapshot".
@@ -159,10 +164,24 @@ impl Keydir {
         self.len() == 0
     }
 
-    /// The bytes of the table as it is now, without what snapshots hold of older states.
+    /// The bytes of the table as it is now, without what snapshots hold of older states. Leaves that
+    /// are still to be made count as if they were.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.counts.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Makes the leaf that stands for `from`, if it is a deferred one, so that the writer, which is to
+    /// settle it, has less to do. Answers what it is made of: if that goes with the last leaf that is
+    /// settled, it takes a while.
+    ///
+    /// # Panics
+    /// If the guard is of another [`Reclaim`].
+    pub fn make_leaf(&self, guard: &Guard<'_>, from: u32) -> Option<Arc<dyn Source>> {
+        let leaf = self.root.leaf(&self.reclaim, guard, place(from));
+        let source = Arc::clone(leaf.as_deferred()?.source());
+        leaf.made();
+        Some(source)
     }
 
     /// Visits the entries with a hash of at least `from` in the leaf that stands for `from`, in no
@@ -180,7 +199,7 @@ impl Keydir {
         from: u32,
         f: &mut dyn FnMut(u32, Location),
     ) -> Option<u32> {
-        let leaf = self.root.leaf(&self.reclaim, guard, place(from));
+        let leaf = self.root.leaf(&self.reclaim, guard, place(from)).made();
         leaf.for_each(|hash, location| {
             if hash >= from {
                 f(hash, location);

@@ -1,10 +1,12 @@
-//! A table made of whole leaves: each is filled at once, which is much quicker than inserting.
+//! A table made of whole leaves: each is filled at once, which is much quicker than inserting, or later,
+//! when somebody looks into it.
 
 use std::sync::Arc;
 
 use crate::{
     keydir::{
-        FIRST_GENERATION, KeydirWriter,
+        FIRST_GENERATION, KeydirWriter, Source,
+        deferred::Deferred,
         geometry::{
             class_for_expected, depth_for, depth_of, first_hash, place, place_before, range_at,
             stored,
@@ -42,11 +44,7 @@ impl Restore {
     /// left. The entries' hashes lie in this range. False if no leaf has it.
     #[must_use]
     pub fn push(&mut self, end: Option<u32>, entries: &[(u32, Location)]) -> bool {
-        let start = std::mem::replace(&mut self.end, end.map_or(1 << 32, place_before));
-        if end.is_some() && first_hash(self.end) != end {
-            return false;
-        }
-        let Some(depth) = depth_of(start..self.end) else { return false };
+        let Some(depth) = self.advance(end) else { return false };
         let class = class_for_expected(entries.len() as u64);
         let leaf = OwnedLeaf::new(&self.memory, class, depth, FIRST_GENERATION);
         let entries = entries.iter().map(|&(hash, location)| (stored(hash), location));
@@ -55,10 +53,34 @@ impl Restore {
         true
     }
 
+    /// Adds leaf `index` of `source`, which has `count` entries, without making it yet. Else as
+    /// [`Restore::push`].
+    #[must_use]
+    pub fn defer(
+        &mut self,
+        end: Option<u32>,
+        source: &Arc<dyn Source>,
+        index: u32,
+        count: u32,
+    ) -> bool {
+        let Some(depth) = self.advance(end) else { return false };
+        let (source, memory) = (Arc::clone(source), Arc::clone(&self.memory));
+        let deferred = Deferred::new(source, index, count, memory, depth, FIRST_GENERATION);
+        self.leaves.push(OwnedLeaf::deferred(deferred));
+        true
+    }
+
+    /// Goes on to `end`, and answers the depth of the leaf up to there, if there is one.
+    fn advance(&mut self, end: Option<u32>) -> Option<u32> {
+        let start = std::mem::replace(&mut self.end, end.map_or(1 << 32, place_before));
+        let is_boundary = end.is_none() || first_hash(self.end) == end;
+        is_boundary.then(|| depth_of(start..self.end))?
+    }
+
     /// The table, if the leaves cover all hashes.
     #[must_use]
     pub fn finish(self, reclaim: &Arc<Reclaim>) -> Option<KeydirWriter> {
-        let depth = self.leaves.iter().map(|leaf| leaf.leaf().depth()).max()?;
+        let depth = self.leaves.iter().map(|leaf| leaf.shape().depth).max()?;
         let places_max = self.leaves.len() * PLACES_PER_LEAF;
         if self.end != 1 << 32 || 1_usize.checked_shl(depth)? > places_max {
             return None;

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! 1. Each snapshot has a generation, and the writer's generation is greater than those of all
-//!    snapshots. A leaf's `born` is the writer's generation when it was made.
+//!    snapshots. A leaf's `born` is the writer's generation when it was made, or deferred.
 //! 2. A leaf in the directory is seen by a live snapshot if and only if `born` is at most the
 //!    snapshot's generation. The writer replaces such a leaf instead of changing it.
 //! 3. A leaf that was unlinked is seen by the live snapshots from `born` on and before `died`, the
@@ -163,7 +163,7 @@ impl Snapshot {
         // SAFETY: The leaf was in the directory when the snapshot was taken. It is there still, or
         // held while a snapshot that sees it lives, as this one does; and the table, which drops
         // what is in the directory and what is held, lives.
-        let leaf = unsafe { Leaf::new(word) };
+        let leaf = unsafe { Leaf::new(word) }.made();
         entries.clear();
         entries.reserve(leaf.count());
         leaf.for_each(|hash, location| entries.push((hash, location)));

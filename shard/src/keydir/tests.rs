@@ -142,6 +142,8 @@ enum Op {
     Visit,
     Snapshot,
     DropSnapshot(usize),
+    Restart,
+    Settle(u32),
 }
 
 fn op(keys: u64) -> impl Strategy<Value = Op> {
@@ -154,6 +156,8 @@ fn op(keys: u64) -> impl Strategy<Value = Op> {
         1 => Just(Op::Visit),
         1 => Just(Op::Snapshot),
         1 => any::<usize>().prop_map(Op::DropSnapshot),
+        1 => prop::bool::weighted(0.1).prop_map(|is_so| if is_so { Op::Restart } else { Op::Visit }),
+        1 => any::<u32>().prop_map(Op::Settle),
     ]
 }
 
@@ -217,6 +221,16 @@ impl Checked {
                         self.snapshots.swap_remove(which % self.snapshots.len());
                     check_snapshot(&snapshot, &model, self.hash);
                 }
+            }
+            Op::Restart => {
+                let leaves = leaves_of(&mut self.writer);
+                if let Some(writer) = deferred(leaves, &Arc::default(), &Arc::default()) {
+                    self.keydir = Arc::clone(writer.shared());
+                    self.writer = writer;
+                }
+            }
+            Op::Settle(hash) => {
+                self.writer.settle(hash);
             }
         }
         assert_eq!(self.keydir.len(), self.model.len() as u64);
@@ -407,6 +421,61 @@ fn a_table_is_made_in_the_order_of_hashes() {
     }
 }
 
+/// Leaves to be made later.
+struct Later(Vec<Vec<(u32, Location)>>);
+
+impl Source for Later {
+    fn entries(&self, leaf: u32) -> Vec<(u32, Location)> {
+        self.0[leaf as usize].clone()
+    }
+}
+
+/// A table of these leaves, to be made later, unless there can be no such table.
+fn deferred(
+    leaves: Vec<LeafContents>,
+    memory: &Arc<LeafMemory>,
+    reclaim: &Arc<Reclaim>,
+) -> Option<KeydirWriter> {
+    let (ends, leaves): (Vec<_>, Vec<_>) = leaves.into_iter().unzip();
+    let counts: Vec<_> = leaves.iter().map(|entries| entries.len() as u32).collect();
+    let source: Arc<dyn Source> = Arc::new(Later(leaves));
+    let mut restore = Restore::new(Arc::clone(memory));
+    let mut parts = (0..).zip(ends).zip(counts);
+    parts
+        .all(|((index, end), count)| restore.defer(end, &source, index, count))
+        .then(|| restore.finish(reclaim))?
+}
+
+/// The same, made at once.
+fn restored(leaves: Vec<LeafContents>, reclaim: &Arc<Reclaim>) -> KeydirWriter {
+    let mut restore = Restore::new(Arc::default());
+    for (end, entries) in leaves {
+        assert!(restore.push(end, &entries), "{end:?}");
+    }
+    restore.finish(reclaim).unwrap()
+}
+
+/// Settles the leaves up to about this hash.
+fn settle(writer: &mut KeydirWriter, end: u32) {
+    let mut next = Some(0);
+    while let Some(from) = next.filter(|&from| from <= end) {
+        next = writer.settle(from);
+    }
+}
+
+fn unsettled(leaves: Vec<LeafContents>, reclaim: &Arc<Reclaim>) -> KeydirWriter {
+    let writer = deferred(leaves, &Arc::default(), reclaim).unwrap();
+    assert!(!writer.is_settled());
+    writer
+}
+
+fn settled(leaves: Vec<LeafContents>, reclaim: &Arc<Reclaim>) -> KeydirWriter {
+    let mut writer = unsettled(leaves, reclaim);
+    settle(&mut writer, u32::MAX);
+    assert!(writer.is_settled());
+    writer
+}
+
 #[test]
 fn a_table_is_restored_from_its_leaves() {
     for count in [0, 1, 100, 5000, 300_000] {
@@ -419,29 +488,129 @@ fn a_table_is_restored_from_its_leaves() {
         for key in (0..count).filter(|&key| spread(key) < 1 << 30) {
             writer.entry(spread(key), |l| l == at(key)).remove();
         }
-        let mut restore = Restore::new(Arc::default());
-        for (end, entries) in leaves_of(&mut writer) {
-            assert!(restore.push(end, &entries), "{end:?}");
+        for restore in [restored, unsettled, settled] {
+            let reclaim = Arc::new(Reclaim::new());
+            let mut restored = restore(leaves_of(&mut writer), &reclaim);
+            let keydir = Arc::clone(restored.shared());
+            let (len, bytes) = (keydir.len(), keydir.memory_bytes());
+            assert_eq!(len, writer.shared().len());
+            assert!(bytes <= (17 * len + 512).max(writer.shared().memory_bytes()), "{count}");
+            for key in 0..count {
+                let expected = (spread(key) >= 1 << 30).then(|| at(key));
+                assert_eq!(restored.find(spread(key), |l| l == at(key)), expected);
+            }
+            settle(&mut restored, 1 << 31);
+            assert_eq!((keydir.len(), keydir.memory_bytes()), (len, bytes));
+            // It changes, grows and is taken apart as any other.
+            for key in 0..2 * count {
+                let there = restored.entry(spread(key), |l| l == at(key));
+                assert_eq!(there.current().is_some(), key < count && spread(key) >= 1 << 30);
+                there.set(at(key));
+            }
+            settle(&mut restored, u32::MAX);
+            assert!(restored.is_settled());
+            assert_eq!(keydir.len(), 2 * count);
+            let leaves = leaves_of(&mut restored);
+            let seen = leaves.iter().map(|(_, entries)| entries.len()).sum::<usize>();
+            assert_eq!(seen as u64, 2 * count);
         }
+    }
+}
+
+/// The leaves of a table of some keys.
+fn leaves_of_keys(count: u64) -> Vec<LeafContents> {
+    let (mut writer, _) = keydir(Arc::default(), Arc::default());
+    for key in 0..count {
+        writer.insert_unique(spread(key), at(key));
+    }
+    leaves_of(&mut writer)
+}
+
+#[test]
+fn what_is_deferred_is_changed_in_one_place() {
+    let reclaim = Arc::new(Reclaim::new());
+    let mut writer = unsettled(leaves_of_keys(100), &reclaim);
+    let keydir = Arc::clone(writer.shared());
+    let find = |key, wanted| keydir.find(&reclaim.enter(), spread(key), |l| l == at(wanted));
+    // A change of a leaf that only a reader has made, one that is not made, and both settled later.
+    for key in 0..50 {
+        assert_eq!(find(key, key), Some(at(key)));
+        writer.entry(spread(key), |l| l == at(key)).set(at(key + 1000));
+    }
+    for key in 50..60 {
+        writer.entry(spread(key), |l| l == at(key)).remove();
+    }
+    for _ in 0..2 {
+        for key in 0..100 {
+            assert_eq!(find(key, key).is_some(), key >= 60, "{key}");
+            assert_eq!(find(key, key + 1000).is_some(), key < 50, "{key}");
+        }
+        assert_eq!(keydir.len(), 90);
+        settle(&mut writer, u32::MAX);
+    }
+}
+
+#[test]
+fn a_snapshot_of_what_is_deferred_stays_as_it_was() {
+    let len = if cfg!(miri) { 100 } else { 3000 };
+    for is_settled_first in [true, false] {
         let reclaim = Arc::new(Reclaim::new());
-        let mut restored = restore.finish(&reclaim).unwrap();
-        let keydir = Arc::clone(restored.shared());
-        assert_eq!(keydir.len(), writer.shared().len());
-        let most = 17 * keydir.len() + 512;
-        assert!(keydir.memory_bytes() <= most.max(writer.shared().memory_bytes()), "{count}");
-        for key in 0..count {
-            let expected = (spread(key) >= 1 << 30).then(|| at(key));
-            assert_eq!(restored.find(spread(key), |l| l == at(key)), expected);
+        let mut writer = unsettled(leaves_of_keys(len), &reclaim);
+        let snapshot = writer.snapshot();
+        if is_settled_first {
+            settle(&mut writer, u32::MAX);
         }
-        // It changes, grows and is taken apart as any other.
-        for key in 0..2 * count {
-            let there = restored.entry(spread(key), |l| l == at(key));
-            assert_eq!(there.current().is_some(), key < count && spread(key) >= 1 << 30);
-            there.set(at(key));
+        for key in 0..2 * len {
+            let entry = writer.entry(spread(key), |l| l == at(key));
+            if key % 3 == 0 { entry.set(at(key + 10_000)) } else { entry.remove() }
         }
-        assert_eq!(keydir.len(), 2 * count);
-        let seen = leaves_of(&mut restored).iter().map(|(_, entries)| entries.len()).sum::<usize>();
-        assert_eq!(seen as u64, 2 * count);
+        settle(&mut writer, u32::MAX);
+        reclaim.collect();
+        let (mut seen, mut entries) = (Vec::new(), Vec::new());
+        for index in 0..snapshot.leaves() {
+            snapshot.leaf(index, &mut entries);
+            seen.append(&mut entries);
+        }
+        seen.sort_unstable_by_key(|(_, location)| location.raw());
+        let mut expected: Vec<_> = (0..len).map(|key| (spread(key).max(1), at(key))).collect();
+        expected.sort_unstable_by_key(|(_, location)| location.raw());
+        assert_eq!(seen, expected);
+        drop(snapshot);
+        assert_eq!(reclaim.collect(), 0);
+    }
+}
+
+/// A leaf that is made by two at once is there once, and all goes in the end.
+#[test]
+fn readers_and_the_writer_meet_in_deferred_leaves() {
+    let keys: u64 = if cfg!(miri) { 60 } else { 20_000 };
+    for _ in 0..if cfg!(miri) { 1 } else { 20 } {
+        let (memory, reclaim) = (Arc::default(), Arc::new(Reclaim::new()));
+        let mut writer = deferred(leaves_of_keys(keys), &memory, &reclaim).unwrap();
+        let table = Arc::clone(writer.shared());
+        let source = table.make_leaf(&reclaim.enter(), 0).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for key in 0..keys {
+                        let wanted = [at(key), at(key + keys)];
+                        let guard = reclaim.enter();
+                        let found = table.find(&guard, spread(key), |l| wanted.contains(&l));
+                        assert!(found.is_some(), "{key}");
+                    }
+                });
+            }
+            for key in (0..keys).step_by(7) {
+                writer.entry(spread(key), |l| l == at(key)).set(at(key + keys));
+                writer.settle(spread(key));
+            }
+            settle(&mut writer, u32::MAX);
+        });
+        assert_eq!(reclaim.collect(), 0);
+        assert_eq!(Arc::strong_count(&source), 1, "nothing is made of it any more");
+        assert!(table.make_leaf(&reclaim.enter(), 0).is_none());
+        drop((writer, table));
+        assert_eq!(Arc::strong_count(&memory), 1, "no leaf is left");
     }
 }
 

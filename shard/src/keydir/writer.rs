@@ -24,14 +24,21 @@ pub struct KeydirWriter {
     generation: u64,
     /// Leaves in the directory.
     leaves: usize,
+    /// Deferred ones among them.
+    deferred: usize,
     /// Scratch for rebuilding leaves.
     filled: Vec<u8>,
 }
 
 impl KeydirWriter {
     /// The writer of a new keydir; the caller makes no second one.
-    pub(super) fn new(keydir: Arc<Keydir>, generation: u64, leaves: usize) -> Self {
-        Self { keydir, generation, leaves, filled: Vec::new() }
+    pub(super) fn new(
+        keydir: Arc<Keydir>,
+        generation: u64,
+        leaves: usize,
+        deferred: usize,
+    ) -> Self {
+        Self { keydir, generation, leaves, deferred, filled: Vec::new() }
     }
 
     /// The readers' side.
@@ -44,6 +51,7 @@ impl KeydirWriter {
     #[inline]
     pub fn entry(&mut self, hash: u32, is_match: impl FnMut(Location) -> bool) -> Entry<'_> {
         let hash = stored(hash);
+        self.make_way(hash);
         let leaf = self.leaf(hash);
         leaf.prefetch_header();
         let found = leaf.find(hash, is_match);
@@ -68,7 +76,37 @@ impl KeydirWriter {
 
     /// Adds an entry for a key that is known to have none.
     pub fn insert_unique(&mut self, hash: u32, location: Location) {
-        self.insert(stored(hash), location);
+        let hash = stored(hash);
+        self.make_way(hash);
+        self.insert(hash, location);
+    }
+
+    /// What is changed stands in a place of its own.
+    #[inline]
+    fn make_way(&mut self, hash: u32) {
+        if self.deferred > 0 {
+            self.settle_leaf(hash);
+        }
+    }
+
+    #[cold]
+    fn settle_leaf(&mut self, hash: u32) {
+        if let Some(made) = self.view().take_deferred(place(hash)) {
+            self.publish(hash, made);
+        }
+    }
+
+    /// Whether there is no deferred leaf any more.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.deferred == 0
+    }
+
+    /// Puts the leaf that stands for `from` in a place of its own, if it was deferred, and answers the
+    /// first hash of the next leaf, if there is one.
+    pub fn settle(&mut self, from: u32) -> Option<u32> {
+        self.settle_leaf(from);
+        first_hash(range_at(self.leaf(from).depth(), place(from)).end)
     }
 
     /// The table as it is now. Costs a copy of the directory.
@@ -185,7 +223,7 @@ impl KeydirWriter {
 
     /// Puts `new` in the place of the leaf of `hash`, and gives that up.
     fn publish(&mut self, hash: u32, new: OwnedLeaf) {
-        let bytes = new.leaf().bytes();
+        let bytes = new.shape().bytes();
         let old = self.view().publish(place(hash), new);
         self.add_bytes(bytes, 0);
         self.discard(old);
@@ -193,7 +231,7 @@ impl KeydirWriter {
 
     /// Puts the two in the place of the one that both were made of, and gives that up.
     fn publish_halves(&mut self, boundary: u32, [low, high]: [OwnedLeaf; 2]) {
-        let bytes = low.leaf().bytes() + high.leaf().bytes();
+        let bytes = low.shape().bytes() + high.shape().bytes();
         let old = self.view().publish(place(boundary - 1), low);
         let same = self.view().publish(place(boundary), high);
         debug_assert_eq!(old, same);
@@ -205,7 +243,8 @@ impl KeydirWriter {
     fn discard(&mut self, old: super::leaf::Word) {
         // SAFETY: The word was in the directory and is no longer: the writer takes it back once.
         let old = unsafe { OwnedLeaf::from_word(old) };
-        self.add_bytes(0, old.leaf().bytes());
+        self.deferred -= usize::from(old.is_deferred());
+        self.add_bytes(0, old.shape().bytes());
         self.keydir.snapshots.discard(old, self.generation, &self.keydir.reclaim);
     }
 }

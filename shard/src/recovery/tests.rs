@@ -112,7 +112,7 @@ fn lengths_in_a_snapshot_are_hints() {
         for (index, leaf) in (0..).zip(snapshot.leaves()) {
             let leaf = leaf.unwrap();
             let of_class = |&(hash, at): &(u32, u64)| (hash, at & !(0xFF << 32) | class << 32);
-            let entries: Vec<_> = leaf.entries.iter().map(of_class).collect();
+            let entries: Vec<_> = leaf.entries(&bytes).iter().map(of_class).collect();
             encode_leaf(index, leaf.first_hash, &entries, &mut changed);
         }
         life.disk.write_file(&path, &changed).unwrap();

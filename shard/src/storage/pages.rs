@@ -1,6 +1,9 @@
 //! Memory from the system, apart from any allocator.
 
-use std::{fmt, io};
+use std::{
+    fmt, io,
+    ops::{Deref, DerefMut},
+};
 
 use memmap2::{MmapMut, MmapRaw};
 
@@ -68,6 +71,44 @@ impl fmt::Debug for Pages {
     }
 }
 
+/// Bytes that are wanted for a while, in memory that goes back to the system with them. An allocator
+/// might keep it.
+pub(crate) struct Buffer {
+    map: MmapMut,
+    len: usize,
+}
+
+impl Buffer {
+    /// `len` zeros.
+    pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
+        // As much as this is quicker zeroed in one piece.
+        let is_large = len >= LARGE_PAGE / 4;
+        let unit = if is_large { LARGE_PAGE } else { 1 };
+        let mapped = len.max(1).checked_next_multiple_of(unit).ok_or(io::ErrorKind::OutOfMemory)?;
+        let map = MmapMut::map_anon(mapped)?;
+        #[cfg(all(target_os = "linux", not(miri)))]
+        if is_large {
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        Ok(Self { map, len })
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.map[..self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.map[..self.len]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +121,18 @@ mod tests {
         for pages in &all {
             assert!(!pages.are_large || pages.as_mut_ptr().addr().is_multiple_of(LARGE_PAGE));
             assert!(pages.begin + pages.len() <= pages.map.len());
+        }
+    }
+
+    #[test]
+    fn a_buffer_has_as_many_zeros_as_were_asked_for() {
+        for len in [0, 1, 5000, LARGE_PAGE / 4, LARGE_PAGE, LARGE_PAGE + 1] {
+            let mut buffer = Buffer::zeroed(len).unwrap();
+            assert_eq!((buffer.len(), buffer.iter().all(|&byte| byte == 0)), (len, true));
+            buffer.fill(7);
+        }
+        for len in [usize::MAX, usize::MAX - LARGE_PAGE, isize::MAX as usize] {
+            assert!(Buffer::zeroed(len).is_err());
         }
     }
 

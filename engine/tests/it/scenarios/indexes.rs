@@ -81,7 +81,8 @@ fn a_snapshot_divided_into_other_leaves_serves() {
     let path = Rig::shard_dir(0).join("KEYDIR");
     let bytes = rig.disk.read_file(&path).unwrap();
     let snapshot = Snapshot::open(&bytes).unwrap();
-    let mut entries: Vec<_> = snapshot.leaves().flat_map(|leaf| leaf.unwrap().entries).collect();
+    let mut entries: Vec<_> =
+        snapshot.leaves().flat_map(|leaf| leaf.unwrap().entries(&bytes)).collect();
     entries.sort_unstable();
     for size in 1..=entries.len() {
         let mut header = snapshot.header().clone();
