@@ -1,4 +1,5 @@
-//! Background work: prepares segments, seals, merges, syncs by time, frees the journal.
+//! Background work: makes what the open has left, prepares segments, seals, merges, syncs by time, frees
+//! the journal.
 //!
 //! One thread a store. It sleeps until something is announced, or until the next sync by time or
 //! the next expiry of a segment is due: an idle store does nothing at all.
@@ -250,30 +251,45 @@ impl Maintenance {
             self.beside(|| self.store.committer.free_journal())?;
             return Ok(true);
         }
-        let has_settled = self.settle_keydirs();
+        if self.settle_keydirs() {
+            return Ok(true);
+        }
         self.take_due_retry();
         self.heal();
-        Ok(self.seal()? || self.merge()? || has_settled)
+        if self.seal()? {
+            return Ok(true);
+        }
+        self.merge()
     }
 
     /// Makes some of the keydirs' leaves that the open has left to whoever looks for a key there. Answers
-    /// whether there were any.
+    /// whether there are more.
     fn settle_keydirs(&self) -> bool {
-        let Some((first, from)) = self.todo().settle else { return false };
-        let shards = &self.store.shards;
-        let found = (first..shards.len()).find(|&shard| !shards[shard].is_keydir_settled());
-        let Some(shard) = found else {
-            self.todo().settle = None;
+        let Some(begin) = self.todo().settle else { return false };
+        let next = self.beside(|| self.settle_from(begin));
+        if next.is_none() {
             self.store.ctx.leaf_memory.expect(0);
-            return false;
-        };
+        }
+        self.todo().settle = next;
+        next.is_some()
+    }
+
+    /// Makes leaves for a while, from this hash in this shard on. Answers where to go on.
+    fn settle_from(&self, (mut shard, mut from): (usize, u32)) -> Option<(usize, u32)> {
         let now = || self.store.ctx.storage.monotonic();
         let end = now() + SETTLE_FOR;
-        let from = if shard == first { from } else { 0 };
-        let is_over = || now() >= end || self.is_idle();
-        let next = self.beside(|| shards[shard].settle_keydir(from, &is_over));
-        self.todo().settle = Some((shard, next.unwrap_or(0)));
-        true
+        // Who sets the pace goes leaf by leaf.
+        let is_slow = self.store.options.background == Background::Manual;
+        let is_over = || is_slow || now() >= end || self.is_idle();
+        while let Some(keydir) = self.store.shards.get(shard) {
+            if !keydir.is_keydir_settled()
+                && let Some(next) = keydir.settle_keydir(from, &is_over)
+            {
+                return Some((shard, next));
+            }
+            (shard, from) = (shard + 1, 0);
+        }
+        None
     }
 
     /// Frees what was retired: a merged segment's space is given back with its memory.

@@ -56,7 +56,8 @@ pub enum Background {
     #[default]
     Thread,
     /// The caller, through [`Db::run_background`]. For tests, and for programs that schedule all
-    /// their work themselves: without it nothing is sealed, merged or synced by time.
+    /// their work themselves: without it nothing is sealed, merged or synced by time, and what an open read of
+    /// the index stays in memory beside what is made of it.
     Manual,
 }
 

@@ -59,10 +59,7 @@ pub(crate) fn recover(ctx: &Arc<Context>, options: &Builder) -> Result<Recovered
     let (shards, reports): (Vec<Shard>, Vec<ShardReport>) =
         finished.collect::<Result<Vec<_>>>()?.into_iter().unzip();
     if options.read_only {
-        // There is no background that would do it, and give back what the leaves are made of.
-        shards.par_iter().for_each(|shard| {
-            shard.settle_keydir(0, &|| false);
-        });
+        // All leaves are made.
         ctx.reclaim.collect();
         ctx.leaf_memory.expect(0);
     }

@@ -8,15 +8,13 @@
 //!
 //! # Invariants
 //! 1. `made` is null until the leaf is made, and then its word for good.
-//! 2. A made leaf belongs to its `Deferred`, and goes with it, until the writer takes it over for the
-//!    directory. From then on it lives at least as long as anybody can find the `Deferred`: that is
-//!    unlinked at once, before the leaf can be. Until then nobody changes it.
+//! 2. While there is a `source`, the made leaf belongs to the `Deferred`, and nobody changes it. The writer
+//!    takes both away, and puts the leaf into the directory at once. From then on the leaf lives at least as
+//!    long as anybody can find the `Deferred`: that was unlinked first, so that a reader's guard keeps
+//!    both; and both were born in the same generation, so that a snapshot that sees the one sees the other.
 #![expect(unsafe_code, reason = "a leaf is published by a pointer, and changes its owner")]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool as Plain, Ordering::Relaxed},
-};
+use std::sync::Arc;
 
 use crate::{
     keydir::{
@@ -25,7 +23,7 @@ use crate::{
         memory::LeafMemory,
     },
     location::Location,
-    sync::{AtomicPtr, Ordering},
+    sync::{AtomicPtr, Mutex, Ordering, lock},
 };
 
 /// Where the entries of deferred leaves come from.
@@ -39,13 +37,12 @@ pub trait Source: Send + Sync {
 pub(super) struct Deferred {
     header: Header,
     _bucket: Bucket,
-    source: Arc<dyn Source>,
+    /// Until the leaf is taken: a snapshot may hold on to what is left for long.
+    source: Mutex<Option<Arc<dyn Source>>>,
     made: AtomicPtr<Header>,
     /// Which of the source's leaves it is.
     index: u32,
     class: u8,
-    /// The made leaf is somebody else's. Stored by the writer.
-    is_taken: Plain,
 }
 
 impl Deferred {
@@ -62,11 +59,10 @@ impl Deferred {
         Self {
             header: Header::deferred(memory, count, depth, born),
             _bucket: Bucket::dead(),
-            source,
+            source: Mutex::new(Some(source)),
             made: AtomicPtr::new(std::ptr::null_mut()),
             index,
             class: u8::try_from(class).expect("a class has six bits"),
-            is_taken: Plain::new(false),
         }
     }
 
@@ -75,22 +71,30 @@ impl Deferred {
         self.class.into()
     }
 
-    /// What the leaf is made of.
-    pub(super) fn source(&self) -> &Arc<dyn Source> {
-        &self.source
+    /// What the leaf is made of, unless it was taken.
+    pub(super) fn source(&self) -> Option<Arc<dyn Source>> {
+        lock(&self.source).clone()
     }
 
     /// The leaf, made now if need be.
     pub(super) fn word(&self) -> Word {
-        // Acquire: the leaf was filled before its word was stored.
-        let found = self.made.load(Ordering::Acquire);
-        if found.is_null() { self.make() } else { found }
+        loop {
+            // Acquire: the leaf was filled before its word was stored.
+            let found = self.made.load(Ordering::Acquire);
+            if !found.is_null() {
+                return found;
+            }
+            // If it was taken in between, it is made.
+            if let Some(source) = self.source() {
+                return self.make(&*source);
+            }
+        }
     }
 
-    fn make(&self) -> Word {
+    fn make(&self, source: &dyn Source) -> Word {
         let header = &self.header;
         let leaf = OwnedLeaf::new(header.memory(), self.class(), header.depth(), header.born());
-        let entries = self.source.entries(self.index);
+        let entries = source.entries(self.index);
         assert_eq!(entries.len(), header.count() as usize, "a leaf has room for what was promised");
         let entries = entries.into_iter().map(|(hash, location)| (stored(hash), location));
         leaf.leaf().fill(entries, &mut Vec::new());
@@ -110,8 +114,8 @@ impl Deferred {
     /// The leaf, to be put in the place of this. For the writer alone, which does so at once.
     pub(super) fn take(&self) -> OwnedLeaf {
         let word = self.word();
-        let was_taken = self.is_taken.swap(true, Relaxed);
-        assert!(!was_taken, "a leaf is taken over once");
+        let source = lock(&self.source).take();
+        assert!(source.is_some(), "a leaf is taken over once");
         // SAFETY: The word came from `into_word`, and it is taken back here alone: `drop` leaves it from
         // now on.
         unsafe { OwnedLeaf::from_word(word) }
@@ -121,7 +125,7 @@ impl Deferred {
 impl Drop for Deferred {
     fn drop(&mut self) {
         let word = self.made.load(Ordering::Acquire);
-        if !word.is_null() && !self.is_taken.load(Relaxed) {
+        if !word.is_null() && self.source().is_some() {
             // SAFETY: The word came from `into_word`, and only `take`, which was not called, takes it back.
             drop(unsafe { OwnedLeaf::from_word(word) });
         }

@@ -9,7 +9,7 @@
 //! What an open finds is made into leaves when somebody first looks for it (`deferred`).
 //!
 //! # Invariants
-//! 1. There is one `KeydirWriter` for a keydir, and only it stores to the directory and the leaves.
+//! 1. There is one `KeydirWriter` for a keydir, and only it stores to the directory and to leaves that are there.
 //! 2. What was unlinked is given to the [`Reclaim`] at once, or first held for the snapshots that
 //!    can see it.
 //! 3. An entry that is in the table during the whole of a lookup is found by it.
@@ -179,7 +179,7 @@ impl Keydir {
     /// If the guard is of another [`Reclaim`].
     pub fn make_leaf(&self, guard: &Guard<'_>, from: u32) -> Option<Arc<dyn Source>> {
         let leaf = self.root.leaf(&self.reclaim, guard, place(from));
-        let source = Arc::clone(leaf.as_deferred()?.source());
+        let source = leaf.as_deferred()?.source()?;
         leaf.made();
         Some(source)
     }

@@ -557,8 +557,10 @@ fn a_snapshot_of_what_is_deferred_stays_as_it_was() {
         let reclaim = Arc::new(Reclaim::new());
         let mut writer = unsettled(leaves_of_keys(len), &reclaim);
         let snapshot = writer.snapshot();
+        let source = writer.shared().make_leaf(&reclaim.enter(), 0).unwrap();
         if is_settled_first {
             settle(&mut writer, u32::MAX);
+            assert_eq!(Arc::strong_count(&source), 1, "a snapshot needs the leaves alone");
         }
         for key in 0..2 * len {
             let entry = writer.entry(spread(key), |l| l == at(key));

@@ -109,6 +109,20 @@ impl KeydirWriter {
         first_hash(range_at(self.leaf(from).depth(), place(from)).end)
     }
 
+    /// Makes all leaves, for a table that nobody else uses yet.
+    pub fn settle_all(&mut self) {
+        let mut next = Some(0).filter(|_| self.deferred > 0);
+        while let Some(from) = next {
+            next = self.settle(from);
+        }
+    }
+
+    /// How many leaves there are.
+    #[must_use]
+    pub fn leaves(&self) -> usize {
+        self.leaves
+    }
+
     /// The table as it is now. Costs a copy of the directory.
     pub fn snapshot(&mut self) -> Snapshot {
         let mut leaves = Vec::with_capacity(self.leaves);

@@ -39,6 +39,10 @@ impl Fold<'_> {
     /// Brings `keydir`, which stands as of `covered`, forward by these records, and counts what lives.
     pub(super) fn bring_forward(&self, keydir: KeydirWriter, covered: Seqno) -> KeydirWriter {
         let mut keydir = self.made_ready(keydir);
+        if self.records() > keydir.leaves() as u64 {
+            // Most are about to be looked into, under a guard, which lets nothing go.
+            keydir.settle_all();
+        }
         self.for_each_newest(|candidate, guard| self.apply(&mut keydir, candidate, covered, guard));
         keydir
     }

@@ -62,7 +62,11 @@ impl ShardScan {
             unused.retain(|(id, _)| *id > used);
         }
         let snapshot_seqno = self.exact_snapshot();
-        let (keydir, has_batches) = self.fill_keydir(ctx);
+        let (mut keydir, has_batches) = self.fill_keydir(ctx);
+        if request.read_only {
+            // There is no background that would do it, and give back what the leaves are made of.
+            keydir.settle_all();
+        }
         self.report.keys = keydir.shared().len();
         self.report.segments = (self.sealed.len() + ended.len()) as u64;
         let recovered = Recovered {

@@ -81,13 +81,10 @@ pub(crate) struct Buffer {
 impl Buffer {
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
-        // As much as this is quicker zeroed in one piece.
-        let is_large = len >= LARGE_PAGE / 4;
-        let unit = if is_large { LARGE_PAGE } else { 1 };
-        let mapped = len.max(1).checked_next_multiple_of(unit).ok_or(io::ErrorKind::OutOfMemory)?;
-        let map = MmapMut::map_anon(mapped)?;
+        let map = MmapMut::map_anon(len.max(1))?;
         #[cfg(all(target_os = "linux", not(miri)))]
-        if is_large {
+        {
+            // For as much of it as fills large pages.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
         Ok(Self { map, len })
@@ -126,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_buffer_has_as_many_zeros_as_were_asked_for() {
-        for len in [0, 1, 5000, LARGE_PAGE / 4, LARGE_PAGE, LARGE_PAGE + 1] {
+        for len in [0, 1, 5000, LARGE_PAGE, LARGE_PAGE + 1] {
             let mut buffer = Buffer::zeroed(len).unwrap();
             assert_eq!((buffer.len(), buffer.iter().all(|&byte| byte == 0)), (len, true));
             buffer.fill(7);
