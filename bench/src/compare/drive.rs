@@ -11,8 +11,9 @@ use crate::Outcome;
 
 /// Puts between two looks at the clock.
 const STALL_PUTS: u64 = 64;
-/// One of this many short operations is timed.
-pub(crate) const SAMPLE: u64 = 16;
+/// One of this many short operations is timed. To read the clock, the processor waits for all that it
+/// has begun, so that nothing overlaps there.
+pub(crate) const SAMPLE: u64 = 64;
 /// Pairs in a batch of a batched load.
 const LOAD_BATCH: u64 = 10_000;
 
