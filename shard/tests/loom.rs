@@ -42,9 +42,22 @@ fn beside<T: 'static>(
     read: impl FnOnce(&Keydir, &Reclaim) -> T + 'static,
     write: impl FnOnce(&mut KeydirWriter),
 ) -> T {
+    let empty = |reclaim: &Arc<Reclaim>| {
+        let mut table = keydir(Arc::clone(reclaim), Arc::default());
+        prepare(&mut table.0);
+        table
+    };
+    beside_in(empty, read, write)
+}
+
+/// The same with another table.
+fn beside_in<T: 'static>(
+    table: impl FnOnce(&Arc<Reclaim>) -> (KeydirWriter, Arc<Keydir>),
+    read: impl FnOnce(&Keydir, &Reclaim) -> T + 'static,
+    write: impl FnOnce(&mut KeydirWriter),
+) -> T {
     let reclaim = Arc::new(Reclaim::new());
-    let (mut writer, table) = keydir(Arc::clone(&reclaim), Arc::default());
-    prepare(&mut writer);
+    let (mut writer, table) = table(&reclaim);
     let reader = {
         let reclaim = Arc::clone(&reclaim);
         thread::spawn(move || read(&table, &reclaim))
@@ -245,18 +258,16 @@ fn deferred(reclaim: &Arc<Reclaim>) -> (KeydirWriter, Arc<Keydir>) {
 #[test]
 fn a_deferred_leaf_is_made_once() {
     check(|| {
-        let reclaim = Arc::new(Reclaim::new());
-        let (mut writer, table) = deferred(&reclaim);
-        let reader = {
-            let reclaim = Arc::clone(&reclaim);
-            thread::spawn(move || find(&table, &reclaim, LOW, &[at(1), at(2)]))
-        };
-        writer.entry(LOW, |_| true).set(at(2));
-        assert_eq!(writer.settle(0), None);
-        let found = reader.join().expect("the reader does not panic");
+        let found = beside_in(
+            deferred,
+            |table, reclaim| find(table, reclaim, LOW, &[at(1), at(2)]),
+            |writer| {
+                writer.entry(LOW, |_| true).set(at(2));
+                assert_eq!(writer.settle(0), None);
+                assert_eq!(writer.find(LOW, |_| true), Some(at(2)));
+            },
+        );
         assert!(found.is_some());
-        assert_eq!(writer.find(LOW, |_| true), Some(at(2)));
-        assert_eq!(reclaim.collect(), 0, "everything is freed in the end");
     });
 }
 
@@ -264,19 +275,17 @@ fn a_deferred_leaf_is_made_once() {
 #[test]
 fn a_deferred_leaf_leads_to_its_leaf_as_long_as_it_is_found() {
     check(|| {
-        let reclaim = Arc::new(Reclaim::new());
-        let (mut writer, table) = deferred(&reclaim);
-        let reader = {
-            let reclaim = Arc::clone(&reclaim);
-            thread::spawn(move || find(&table, &reclaim, LOW, &[at(1)]))
-        };
-        writer.settle(0);
-        for slot in 3..7 {
-            writer.insert_unique(LOW + slot, at(slot));
-        }
-        let found = reader.join().expect("the reader does not panic");
+        let found = beside_in(
+            deferred,
+            |table, reclaim| find(table, reclaim, LOW, &[at(1)]),
+            |writer| {
+                writer.settle(0);
+                for slot in 3..7 {
+                    writer.insert_unique(LOW + slot, at(slot));
+                }
+            },
+        );
         assert_eq!(found, Some(at(1)));
-        assert_eq!(reclaim.collect(), 0, "everything is freed in the end");
     });
 }
 

@@ -58,7 +58,7 @@ impl Root {
     /// A table of these leaves, in order, none of them deeper than `depth`.
     pub(super) fn new(depth: u32, leaves: impl Iterator<Item = OwnedLeaf>) -> Self {
         let words = leaves.flat_map(|leaf| {
-            let covered = 1 << (depth - leaf.shape().depth);
+            let covered = 1 << (depth - leaf.leaf().depth());
             std::iter::repeat_n(leaf.into_word(), covered)
         });
         let directory = Directory::new(depth, words);

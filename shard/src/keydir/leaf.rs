@@ -124,20 +124,6 @@ const _: () = assert!(size_of::<Header>() == 64);
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Bucket>() == 192);
 
-/// What is known of a leaf, made or not.
-#[derive(Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) class: usize,
-    pub(super) depth: u32,
-    pub(super) count: usize,
-}
-
-impl Shape {
-    pub(super) fn bytes(self) -> u64 {
-        layout(self.class).size() as u64
-    }
-}
-
 fn layout(class: usize) -> Layout {
     let bytes = size_of::<Header>() + BUCKETS[class] as usize * size_of::<Bucket>();
     Layout::from_size_align(bytes, align_of::<Header>()).expect("a leaf is far below isize::MAX")
@@ -180,11 +166,11 @@ impl OwnedLeaf {
         self.leaf().header().is_deferred
     }
 
-    /// What is known of the leaf, which is not made for that.
-    pub(super) fn shape(&self) -> Shape {
+    /// The bytes of the leaf, once it is made.
+    pub(super) fn bytes(&self) -> u64 {
         let leaf = self.leaf();
         let class = leaf.as_deferred().map_or(leaf.class(), Deferred::class);
-        Shape { class, depth: leaf.depth(), count: leaf.count() }
+        layout(class).size() as u64
     }
 
     /// Takes the leaf back that [`OwnedLeaf::into_word`] gave away.

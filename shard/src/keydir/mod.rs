@@ -88,8 +88,8 @@ fn of_leaves(
     let mut bytes = (size_of::<u64>() << depth) as u64;
     for leaf in &leaves {
         deferred += usize::from(leaf.is_deferred());
-        len += leaf.shape().count as u64;
-        bytes += leaf.shape().bytes();
+        len += leaf.leaf().count() as u64;
+        bytes += leaf.bytes();
     }
     let keydir = Keydir {
         reclaim,

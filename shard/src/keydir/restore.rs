@@ -80,7 +80,7 @@ impl Restore {
     /// The table, if the leaves cover all hashes.
     #[must_use]
     pub fn finish(self, reclaim: &Arc<Reclaim>) -> Option<KeydirWriter> {
-        let depth = self.leaves.iter().map(|leaf| leaf.shape().depth).max()?;
+        let depth = self.leaves.iter().map(|leaf| leaf.leaf().depth()).max()?;
         let places_max = self.leaves.len() * PLACES_PER_LEAF;
         if self.end != 1 << 32 || 1_usize.checked_shl(depth)? > places_max {
             return None;

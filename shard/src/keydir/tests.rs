@@ -550,6 +550,23 @@ fn what_is_deferred_is_changed_in_one_place() {
     }
 }
 
+/// The ends of what a hash can be; hash 0 is kept as 1, also where a snapshot has it.
+#[test]
+fn deferred_entries_of_any_hash_are_found() {
+    let hashes = [0, 1, u32::MAX, u32::MAX];
+    let entries = hashes.into_iter().zip((0..).map(at)).collect();
+    let reclaim = Arc::new(Reclaim::new());
+    let mut writer = unsettled(vec![(None, entries)], &reclaim);
+    for _ in 0..2 {
+        for (hash, location) in hashes.into_iter().zip((0..).map(at)) {
+            let guard = reclaim.enter();
+            let found = writer.shared().find(&guard, hash, |l| l == location);
+            assert_eq!(found, Some(location));
+        }
+        settle(&mut writer, u32::MAX);
+    }
+}
+
 #[test]
 fn a_snapshot_of_what_is_deferred_stays_as_it_was() {
     let len = if cfg!(miri) { 100 } else { 3000 };

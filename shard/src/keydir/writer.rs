@@ -237,7 +237,7 @@ impl KeydirWriter {
 
     /// Puts `new` in the place of the leaf of `hash`, and gives that up.
     fn publish(&mut self, hash: u32, new: OwnedLeaf) {
-        let bytes = new.shape().bytes();
+        let bytes = new.bytes();
         let old = self.view().publish(place(hash), new);
         self.add_bytes(bytes, 0);
         self.discard(old);
@@ -245,7 +245,7 @@ impl KeydirWriter {
 
     /// Puts the two in the place of the one that both were made of, and gives that up.
     fn publish_halves(&mut self, boundary: u32, [low, high]: [OwnedLeaf; 2]) {
-        let bytes = low.shape().bytes() + high.shape().bytes();
+        let bytes = low.bytes() + high.bytes();
         let old = self.view().publish(place(boundary - 1), low);
         let same = self.view().publish(place(boundary), high);
         debug_assert_eq!(old, same);
@@ -258,7 +258,7 @@ impl KeydirWriter {
         // SAFETY: The word was in the directory and is no longer: the writer takes it back once.
         let old = unsafe { OwnedLeaf::from_word(old) };
         self.deferred -= usize::from(old.is_deferred());
-        self.add_bytes(0, old.shape().bytes());
+        self.add_bytes(0, old.bytes());
         self.keydir.snapshots.discard(old, self.generation, &self.keydir.reclaim);
     }
 }
