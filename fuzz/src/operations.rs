@@ -23,7 +23,7 @@ mod model;
     clippy::struct_excessive_bools,
     reason = "as for the crash simulation; and what a run did is of use to a series of runs only"
 )]
-#[path = "../../engine/tests/crash/run.rs"]
+#[path = "../../engine/tests/crash/run/mod.rs"]
 mod run;
 
 /// Every number that the simulation draws comes from the input, as long as it reaches.

@@ -102,7 +102,7 @@ impl Config {
         if rng.chance(1, 6) {
             weights.push((Op::Fault, 1 + rng.below(3)));
         }
-        Self {
+        let mut config = Self {
             shards: *rng.pick(&[1, 1, 2, 2, 3, 4, 8]),
             keys: *rng.pick(&[2, 4, 8, 16, 40]),
             value_bytes_max: *rng.pick(&[10, 60, 200, 600, 3000]),
@@ -110,7 +110,7 @@ impl Config {
             rounds: 2 + rng.below(4),
             sync_share: *rng.pick(&[0, 0, 1, 3, 9]),
             no_allocate: rng.chance(1, 12),
-            weights_total: weights.iter().map(|(_, weight)| weight).sum(),
+            weights_total: 0,
             weights,
             segment_bytes_min,
             segment_bytes_max: grown.min(64 << 10),
@@ -123,6 +123,27 @@ impl Config {
                 Durability::Sync,
             ]),
             snapshot_on_close: rng.chance(2, 3),
+        };
+        if config.shards > 1 && config.sync_share == 0 && segment_bytes_min <= 1000 {
+            config.break_batches();
+        }
+        config.weights_total = config.weights.iter().map(|(_, weight)| weight).sum();
+        config
+    }
+
+    /// Batches over shards of which some seal what others have not yet made durable: most power
+    /// cuts then undo what is sealed.
+    fn break_batches(&mut self) {
+        self.durability = Durability::Buffered;
+        self.max_space_amp = 4.0;
+        for (op, weight) in &mut self.weights {
+            match op {
+                Op::Batch | Op::Background => *weight = 100,
+                Op::Sync | Op::WaitDurable | Op::MergeSome | Op::Compact | Op::Checkpoint => {
+                    *weight = (*weight).min(1);
+                }
+                _ => {}
+            }
         }
     }
 

@@ -115,12 +115,24 @@ fn a_broken_batch_ends_the_log_before_sealed_segments_too() {
         Pending::Entry { .. } => true,
     });
     drop(db);
-    let db = open(&disk, 2);
-    let is_there = [&here[0], &there[0]].map(|key| get(&db, key) == Some(b"batch".to_vec()));
-    assert_eq!(is_there[0], is_there[1], "half a batch");
-    assert!(!is_there[0], "the other shard lost its part, or this proves nothing");
-    for key in &here[1..20] {
-        assert_eq!(get(&db, key), None, "a write from behind the cut");
+    // The recovery itself ends at each of its calls, and is begun again.
+    for call in 1.. {
+        let disk = disk.fork();
+        disk.faults().crash_at_call(call, CrashEffect::Whole);
+        let crashed = builder(&disk, 2).open().is_err();
+        disk.power_cut_with(&mut |_: &Pending<'_>| true);
+        disk.faults().clear();
+        let db = open(&disk, 2);
+        let is_there = [&here[0], &there[0]].map(|key| get(&db, key) == Some(b"batch".to_vec()));
+        assert_eq!(is_there[0], is_there[1], "half a batch");
+        assert!(!is_there[0], "the other shard lost its part, or this proves nothing");
+        for key in &here[1..20] {
+            assert_eq!(get(&db, key), None, "a write from behind the cut");
+        }
+        if !crashed {
+            assert!(call > 20, "the recovery repaired nothing");
+            break;
+        }
     }
 }
 

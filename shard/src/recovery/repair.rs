@@ -1,7 +1,8 @@
 //! The writing half of recovery: brings the directory in line with what the scan decided.
 //!
-//! Order: what was cut is cut in the files and synced; the manifest says so; only then do files
-//! go that it no longer names. A crash in between leaves a directory that recovers to the same.
+//! Order: what is kept is synced; the manifest says where it ends; only then do files get shorter,
+//! and those go that it no longer names. A crash in between leaves a directory that recovers to the
+//! same.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use caskade_codec::names::FileName;
 use caskade_codec::segment::{HEADER_LEN, Sealed};
 
 use super::fold::Fold;
-use super::scan::{ShardScan, Source};
+use super::scan::{OpenFound, ShardScan, Source};
 use super::{Request, ShardReport};
 use crate::catalog::{self, Catalog};
 use crate::context::Context;
-use crate::error::{At, Error, Result};
+use crate::error::{At, Result};
 use crate::keydir;
 use crate::log_file::LogFile;
 use crate::shard::{Ended, Recovered, Shard};
@@ -39,7 +40,7 @@ impl ShardScan {
                 catalog::write(ctx, &self.dir, &self.manifest)?;
             }
             self.remove_leftovers(ctx)?;
-            self.trim_sealed(ctx);
+            self.trim(ctx);
         }
         for open in &self.open {
             match &open.found {
@@ -139,13 +140,16 @@ impl ShardScan {
 
     /// Makes the cut durable: every kept segment is sealed at its new length, and the next record
     /// gets a number above all that were ever seen. Answers the ids that are listed for new segments.
+    /// No file changes: until the manifest has changed, a sealed one must have its whole length.
     fn apply_cut(&mut self, ctx: &Context) -> Result<Vec<(SegmentId, u32)>> {
         let mut entries = Vec::new();
         for scan in self.sealed.iter().filter(|scan| !scan.is_dropped) {
             let sealed = match (&scan.source, scan.entry.sealed()) {
                 (Source::Log(log), Some(before)) if log.end < before.len => {
                     scan.segment.shrink_readable(log.end);
-                    cut_file(ctx, &scan.segment.path, log.end)?;
+                    if planted!("cut-before-manifest") {
+                        self.trim(ctx);
+                    }
                     log.tally.finish()
                 }
                 (_, Some(sealed)) => *sealed,
@@ -159,7 +163,7 @@ impl ShardScan {
             {
                 let sealed: Sealed = found.scan.tally.finish();
                 found.segment.shrink_readable(sealed.len);
-                cut_file(ctx, &found.segment.path, sealed.len)?;
+                sync_kept(ctx, found)?;
                 entries.push(SegmentEntry { state: State::Sealed(sealed), ..open.entry });
             }
         }
@@ -177,12 +181,18 @@ impl ShardScan {
         Ok(listed)
     }
 
-    /// Gives back what a file has beyond its sealed length: a power cut may have undone its cut.
-    fn trim_sealed(&self, ctx: &Context) {
-        for scan in self.sealed.iter().filter(|scan| !scan.is_dropped) {
-            let len = scan.segment.readable();
-            if scan.file_len > len
-                && let Ok(file) = ctx.storage.open(&scan.segment.path, Access::ReadWrite)
+    /// Gives back what files have beyond their sealed lengths. A power cut may undo that: then the
+    /// next open does it again.
+    fn trim(&self, ctx: &Context) {
+        let sealed = self.sealed.iter().filter(|scan| !scan.is_dropped);
+        let sealed = sealed.map(|scan| (&scan.segment, scan.file_len));
+        let open = self.open.iter().filter(|open| self.is_cut && !open.is_dropped);
+        let open = open.filter_map(|open| open.found.as_ref());
+        let open = open.map(|found| (&found.segment, found.file_len));
+        for (segment, file_len) in sealed.chain(open) {
+            let len = segment.readable();
+            if file_len > len
+                && let Ok(file) = ctx.storage.open(&segment.path, Access::ReadWrite)
             {
                 let _ = file.set_len(len);
             }
@@ -226,16 +236,12 @@ impl ShardScan {
     }
 }
 
-/// Cuts a file durably.
-fn cut_file(ctx: &Context, path: &std::path::Path, len: u64) -> Result<()> {
-    let file = ctx.storage.open(path, Access::ReadWrite).at("open", path)?;
-    if file.len().at("measure", path)? > len {
-        file.set_len(len).at("truncate", path)?;
-    }
+/// Makes durable what a log segment has: after a process that was killed, not all of it need be.
+fn sync_kept(ctx: &Context, found: &OpenFound) -> Result<()> {
     if planted!("cut-unsynced") {
         return Ok(());
     }
-    file.sync_all().map_err(|fault| -> Error {
-        ctx.poison.latch(format_args!("fsync of {}: {fault}", path.display()))
+    found.file.sync_all().map_err(|fault| {
+        ctx.poison.latch(format_args!("fsync of {}: {fault}", found.segment.path.display()))
     })
 }

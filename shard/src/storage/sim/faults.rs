@@ -34,7 +34,8 @@ pub enum Op {
 
 impl Op {
     /// Whether the call changes what is stored.
-    fn changes(self) -> bool {
+    #[must_use]
+    pub fn changes(self) -> bool {
         let reads = [Op::ListDir, Op::Open, Op::Entropy, Op::Len, Op::Read, Op::Map];
         !reads.contains(&self) && !matches!(self, Op::Sync | Op::SyncDir)
     }

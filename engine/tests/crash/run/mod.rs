@@ -1,14 +1,16 @@
 //! One seed: lives of a store that end in crashes, and what is checked in between.
 
+mod checks;
+mod crashes;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use caskade::{
-    Batch, Db, Durability, Error, Expiry, Iter, ScanCursor, Value, Version, WriteOptions,
-};
+use caskade::{Batch, Db, Durability, Error, Iter, Value, Version, WriteOptions};
 use caskade_shard::storage::sim::{CrashEffect, FailedSync, Repeat, Rng, SimDisk};
 
+use self::checks::{collect, differences, observe, read};
 use super::config::{Config, INTERVAL_MS, Op};
 use super::model::{Blow, Key, Model, Put, show};
 
@@ -702,33 +704,6 @@ impl Run {
         }
     }
 
-    /// Deletes or damages index files, which the store must be able to do without.
-    fn tamper(&mut self) -> Outcome {
-        let share = *self.rng.pick(&[0, 0, 1, 4]);
-        for shard in 0..self.config.shards {
-            let dir = Path::new(STORE).join(format!("shard-{shard:03}"));
-            let Ok(entries) = self.disk.list(&dir) else { continue };
-            for entry in entries {
-                let name = entry.name.to_string_lossy().into_owned();
-                if is_index(&name) && self.rng.chance(share, 4) {
-                    let path = dir.join(&name);
-                    let len = self.disk.read_file(&path).map_or(0, |bytes| bytes.len()) as u64;
-                    if len > 0 && self.rng.chance(1, 3) {
-                        let (offset, bit) = (self.rng.below(len), self.rng.below(8) as u32);
-                        self.say(|| {
-                            format!("{}: bit {bit} of byte {offset} flips", path.display())
-                        });
-                        self.disk.flip_bit(&path, offset, bit).map_err(|e| e.to_string())?;
-                    } else {
-                        self.say(|| format!("{} is deleted", path.display()));
-                        self.disk.remove_file(&path).map_err(|e| e.to_string())?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn hold(&mut self) -> Outcome {
         if self.rng.chance(1, 2) {
             return self.release();
@@ -759,217 +734,8 @@ impl Run {
         }
         Ok(())
     }
-
-    // ---- Crashes ----
-
-    fn crash_and_recover(&mut self) -> Outcome {
-        self.tally.crashes += 1;
-        let mut blow = self.strike();
-        if self.sync_failed {
-            // What a failed sync dropped shows only once the power goes.
-            self.disk.power_cut(&mut self.rng);
-            blow = Blow::PowerCut;
-        }
-        self.db = None;
-        self.written.clear();
-        if self.rng.chance(2, 3) {
-            self.disk.faults().clear();
-            self.is_faulty = false;
-        }
-        self.sync_failed = false;
-        self.tamper()?;
-        let twin = self.rng.chance(1, 3).then(|| self.disk.fork());
-        let mut is_comparable = true;
-        while self.rng.chance(1, 3) {
-            let number = self.disk.faults().calls() + 1 + self.rng.below(60);
-            self.say(|| format!("recovery will die in call {number}"));
-            self.disk.faults().crash_at_call(number, CrashEffect::Random);
-            let opened = self.open("recovering");
-            if let Err(text) = &opened {
-                self.say(|| text.clone());
-                if !self.has_died() && !self.is_faulty {
-                    return opened;
-                }
-            }
-            let again = self.strike();
-            self.tally.crashes_in_recovery += 1;
-            self.db = None;
-            is_comparable &= again == Blow::Kill || blow == Blow::PowerCut;
-            if again == Blow::PowerCut {
-                blow = Blow::PowerCut;
-            }
-        }
-        self.disk.faults().clear();
-        let _ = self.disk.crashed();
-        self.is_faulty = false;
-        self.open("recovering")?;
-        let (found, versions) = observe(&self.db(), &self.model)?;
-        let now = self.now();
-        self.model.recover(blow, &found, now).map_err(|text| format!("after {blow:?}: {text}"))?;
-        self.say(|| format!("recovered after {blow:?}: {} keys", found.len()));
-        for (shard, last) in self.last_seqno.iter_mut().enumerate() {
-            *last =
-                versions.iter().filter(|(s, _)| *s == shard).map(|(_, v)| *v).max().unwrap_or(0);
-        }
-        if let Some(twin) = twin.filter(|_| is_comparable) {
-            self.compare_with_one_recovery(&twin, &found)?;
-        }
-        self.check_copy()?;
-        self.check()
-    }
-
-    /// However often recovery is interrupted, it comes to the same.
-    fn compare_with_one_recovery(&self, twin: &SimDisk, found: &BTreeMap<Key, Put>) -> Outcome {
-        twin.faults().set_allocate_unsupported(self.config.no_allocate);
-        let other = self
-            .config
-            .builder(Path::new(STORE), twin.storage())
-            .open()
-            .map_err(fault("recovering at once"))?;
-        let once = observe(&other, &self.model)?.0;
-        ensure(once == *found, || {
-            format!("recovery in steps differs from one: {}", differences(&once, found))
-        })
-    }
-
-    fn strike(&mut self) -> Blow {
-        let blow = if self.rng.chance(1, 2) { Blow::Kill } else { Blow::PowerCut };
-        self.say(|| format!("{blow:?}"));
-        match blow {
-            Blow::Kill => self.disk.kill(),
-            Blow::PowerCut => self.disk.power_cut(&mut self.rng),
-        }
-        let _ = self.disk.crashed();
-        self.disk.faults().forget_crash();
-        blow
-    }
-
-    /// What a recovered store must do like any other.
-    fn write_and_sync(&mut self) -> Outcome {
-        for _ in 0..self.rng.below(4) {
-            self.step(Op::Put)?;
-        }
-        if self.rng.chance(1, 2) {
-            self.step(Op::Batch)?;
-        }
-        if self.rng.chance(1, 2) {
-            self.step(Op::Sync)?;
-        }
-        self.check()
-    }
-
-    // ---- Checks ----
-
-    /// Every way to read gives what the model has.
-    fn check(&self) -> Outcome {
-        let db = self.db();
-        let now = self.now();
-        let expected = self.model.state(now);
-        let (found, _) = observe(&db, &self.model)?;
-        ensure(found == expected, || format!("get: {}", differences(&expected, &found)))?;
-        let found = collect(db.iter().map_err(fault("iterating"))?)?;
-        ensure(found == expected, || format!("iter: {}", differences(&expected, &found)))?;
-        let found = scan(&db)?;
-        ensure(found == expected, || format!("scan: {}", differences(&expected, &found)))?;
-        for key in self.model.keys() {
-            let put = expected.get(key);
-            let len = db.value_len(key).map_err(fault("value_len"))?;
-            ensure(len == put.map(|put| put.value.len()), || format!("value_len {len:?}"))?;
-            let there = db.contains_key(key).map_err(fault("contains_key"))?;
-            ensure(there == put.is_some(), || format!("contains_key {there}"))?;
-            let ttl = db.ttl(key).map_err(fault("ttl"))?;
-            let expected = put.map(|put| match put.expiry {
-                None => Expiry::Never,
-                Some(at) => Expiry::In(Duration::from_millis(at - now)),
-            });
-            ensure(ttl == expected, || format!("ttl {ttl:?}, expected {expected:?}"))?;
-        }
-        self.check_counts(&db, &expected, now)
-    }
-
-    /// Counts agree with a recount. Expired records count until they are cleaned up.
-    fn check_counts(&self, db: &Db, expected: &BTreeMap<Key, Put>, now: u64) -> Outcome {
-        let bytes = |(key, put): (&Key, &Put)| put.frame_len(key);
-        let (least, least_bytes) = (expected.len() as u64, expected.iter().map(bytes).sum::<u64>());
-        let ghosts = self.model.ghosts.len() as u64;
-        let more = self.model.expired(now).count() as u64 + ghosts;
-        let more_bytes = self.model.expired(now).map(bytes).sum::<u64>() + ghosts * 5000;
-        let stats = db.stats().total;
-        ensure((least..=least + more).contains(&db.len()), || {
-            format!("len {} is not in {least}..={}", db.len(), least + more)
-        })?;
-        let live = stats.live_bytes;
-        ensure((least_bytes..=least_bytes + more_bytes).contains(&live), || {
-            format!("{live} live bytes are not in {least_bytes}..={}", least_bytes + more_bytes)
-        })
-    }
-}
-
-fn is_index(name: &str) -> bool {
-    name == "KEYDIR" || Path::new(name).extension().is_some_and(|end| end == "hint")
 }
 
 fn visible(state: &BTreeMap<Key, Put>, now: u64) -> BTreeMap<Key, Put> {
     state.iter().filter(|(_, p)| p.is_visible(now)).map(|(k, p)| (k.clone(), p.clone())).collect()
-}
-
-fn read(db: &Db, key: &[u8]) -> caskade::Result<Option<Put>> {
-    Ok(db.get(key)?.map(|value| Put { value: value.to_vec(), expiry: value.expires_at_unix_ms() }))
-}
-
-type Observed = (BTreeMap<Key, Put>, Vec<(usize, u64)>);
-
-/// What `get` answers for every key, and the numbers of the versions by shard.
-fn observe(db: &Db, model: &Model) -> Outcome<Observed> {
-    let (mut found, mut versions) = (BTreeMap::new(), Vec::new());
-    for key in model.keys() {
-        if let Some(value) = db.get(key).map_err(fault("get"))? {
-            let version = value.version().to_u64();
-            let shard = (version >> 56) as usize;
-            ensure(shard == model.shard_of[key], || "a key changed its shard".to_owned())?;
-            versions.push((shard, version << 8 >> 8));
-            let put = Put { value: value.to_vec(), expiry: value.expires_at_unix_ms() };
-            found.insert(key.clone(), put);
-        }
-    }
-    Ok((found, versions))
-}
-
-fn collect(iter: Iter) -> Outcome<BTreeMap<Key, Put>> {
-    let mut found = BTreeMap::new();
-    for entry in iter {
-        let entry = entry.map_err(fault("iterating"))?;
-        let expiry = entry.value.expires_at_unix_ms();
-        let put = Put { value: entry.value.to_vec(), expiry };
-        let twice = found.insert(entry.key.to_vec(), put);
-        ensure(twice.is_none(), || format!("{} came twice", entry.key.escape_ascii()))?;
-    }
-    Ok(found)
-}
-
-fn scan(db: &Db) -> Outcome<BTreeMap<Key, Put>> {
-    let mut found = BTreeMap::new();
-    let mut cursor = Some(ScanCursor::start());
-    while let Some(at) = cursor {
-        let page = db.scan(at, 3).map_err(fault("scan"))?;
-        for entry in page.entries {
-            let expiry = entry.value.expires_at_unix_ms();
-            let put = Put { value: entry.value.to_vec(), expiry };
-            let twice = found.insert(entry.key.to_vec(), put);
-            ensure(twice.is_none(), || format!("{} came twice", entry.key.escape_ascii()))?;
-        }
-        cursor = page.next;
-    }
-    Ok(found)
-}
-
-fn differences(expected: &BTreeMap<Key, Put>, found: &BTreeMap<Key, Put>) -> String {
-    let keys: std::collections::BTreeSet<&Key> = expected.keys().chain(found.keys()).collect();
-    keys.into_iter()
-        .filter(|key| expected.get(*key) != found.get(*key))
-        .map(|key| {
-            let (expected, found) = (show(expected.get(key)), show(found.get(key)));
-            format!("{}: expected {expected}, found {found}; ", key.escape_ascii())
-        })
-        .collect()
 }
