@@ -53,7 +53,15 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
     if !is_whole && options.recovery == RecoveryMode::Strict {
         return Err(Error::Damaged { path: store_file, reason: "one copy is damaged".to_owned() });
     }
-    let (shards, mut report, next_turn) = recover(&ctx, &options)?;
+    let mut recovered = recover(&ctx, &options);
+    // What has to be repaired needs a little space, for which some was set aside. It is set aside
+    // again as soon as there is room.
+    if recovered.as_ref().is_err_and(Error::is_no_space)
+        && storage.remove(&options.path.join(names::RESERVE)).is_ok()
+    {
+        recovered = recover(&ctx, &options);
+    }
+    let (shards, mut report, next_turn) = recovered?;
     if !is_whole {
         report.mended.push(format!("{}: one copy is damaged", store_file.display()));
         if !options.read_only {

@@ -81,6 +81,18 @@ impl LogFile {
             return Ok(());
         }
         let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sync_contents_in_turn(ctx, end)?;
+        self.sync_entry(ctx)
+    }
+
+    /// Makes the first `end` bytes durable as far as the file's name is: what was taken back does not
+    /// come again. Needs no file handle; whatever fails poisons the store.
+    pub fn sync_contents(&self, ctx: &Context, end: u64) -> Result<()> {
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sync_contents_in_turn(ctx, end)
+    }
+
+    fn sync_contents_in_turn(&self, ctx: &Context, end: u64) -> Result<()> {
         // The thread that had the turn before may have failed, or done this work.
         if !planted!("sync-retried") {
             ctx.poison.check()?;
@@ -97,7 +109,7 @@ impl LogFile {
             self.durable.fetch_max(end, Ordering::AcqRel);
             self.stains_synced.fetch_max(stains, Ordering::AcqRel);
         }
-        self.sync_entry(ctx)
+        Ok(())
     }
 
     /// Makes the file's name durable.

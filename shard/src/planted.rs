@@ -35,7 +35,7 @@ pub const BUGS: &[(&str, &str)] = &[
     ("missing-segment", "an open segment that is gone counts as never made"),
     ("error-as-missing", "an open segment that cannot be opened counts as never made (25)"),
     ("foreign-files-removed", "recovery removes files that are not ours"),
-    ("leftovers-first", "recovery removes files before the manifest that disowns them is durable"),
+    ("manifest-trusted", "recovery builds on a manifest whose name may not be durable"),
     ("empty-segment-shadows", "a segment that was found empty stays in the table"),
     ("rubbish-ends-log", "what the device held before behind a segment's end ends the log"),
     ("sealed-behind-cut-kept", "sealed segments behind a broken batch stay (28)"),

@@ -281,7 +281,7 @@ impl Locked<'_> {
         });
         if let Err(error) = written {
             // All of it may have arrived: as in `unstage`.
-            active.file.sync_to(&self.shard.ctx, active.tail.position())?;
+            active.file.sync_contents(&self.shard.ctx, active.tail.position())?;
             return Err(error);
         }
         // The head is no record of a key.
@@ -318,7 +318,7 @@ impl Locked<'_> {
     pub fn unstage(&mut self, staged: &Staged) -> Result<()> {
         self.take_back(staged)?;
         let active = self.writer.log.active.as_mut().expect("the part was staged in it");
-        active.file.sync_to(&self.shard.ctx, active.tail.position())
+        active.file.sync_contents(&self.shard.ctx, active.tail.position())
     }
 
     pub(crate) fn take_back(&mut self, staged: &Staged) -> Result<()> {

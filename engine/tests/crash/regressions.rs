@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use caskade::{Background, Batch, Builder, Db, Durability, WriteOptions};
+use caskade::{Background, Batch, Builder, Db, Durability, RecoveryMode, WriteOptions};
 use caskade_shard::storage::sim::{
     Call, Chooser, CrashEffect, Op, Pending, Repeat, SECTOR_BYTES, SimDisk, Verdict,
 };
 
+const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 
 fn builder(disk: &SimDisk, shards: u16) -> Builder {
@@ -120,14 +121,40 @@ fn a_broken_batch_ends_the_log_before_sealed_segments_too() {
         let disk = disk.fork();
         disk.faults().crash_at_call(call, CrashEffect::Whole);
         let crashed = builder(&disk, 2).open().is_err();
-        disk.power_cut_with(&mut |_: &Pending<'_>| true);
+        disk.kill();
         disk.faults().clear();
-        let db = open(&disk, 2);
-        let is_there = [&here[0], &there[0]].map(|key| get(&db, key) == Some(b"batch".to_vec()));
-        assert_eq!(is_there[0], is_there[1], "half a batch");
-        assert!(!is_there[0], "the other shard lost its part, or this proves nothing");
-        for key in &here[1..20] {
-            assert_eq!(get(&db, key), None, "a write from behind the cut");
+        let check = |disk: &SimDisk| {
+            let db = open(disk, 2);
+            let is_there =
+                [&here[0], &there[0]].map(|key| get(&db, key) == Some(b"batch".to_vec()));
+            assert_eq!(is_there[0], is_there[1], "half a batch");
+            assert!(!is_there[0], "the other shard lost its part, or this proves nothing");
+            for key in &here[1..20] {
+                assert_eq!(get(&db, key), None, "a write from behind the cut");
+            }
+        };
+        let twin = disk.fork();
+        check(&disk);
+        // The next life found nothing to repair; then a power cut undoes what names the last one gave.
+        disk.power_cut_with(&mut |pending: &Pending<'_>| {
+            !matches!(pending, Pending::Entry { op: Op::Rename, .. })
+        });
+        check(&disk);
+        // The next life ends well, and the power cut comes in its last steps.
+        let calls = {
+            let disk = twin.fork();
+            open(&disk, 2).close().expect("closes");
+            disk.faults().calls()
+        };
+        for last in (1..=calls).rev().step_by(7) {
+            let disk = twin.fork();
+            disk.faults().crash_at_call(last, CrashEffect::Whole);
+            let _ = builder(&disk, 2).open().and_then(|db| db.close());
+            disk.power_cut_with(&mut |pending: &Pending<'_>| {
+                !matches!(pending, Pending::Entry { op: Op::Rename, .. })
+            });
+            disk.faults().clear();
+            check(&disk);
         }
         if !crashed {
             assert!(call > 20, "the recovery repaired nothing");
@@ -207,6 +234,52 @@ fn a_manifest_that_was_renamed_but_not_synced_is_synced_before_files_go() {
         drop(db);
         assert_eq!(get(&open(&disk, 1), b"key"), Some(vec![29; 100]), "manifest {nth}");
     }
+}
+
+#[test]
+fn a_manifest_that_was_renamed_but_not_synced_is_synced_before_files_are_cut() {
+    let disk = SimDisk::new(1);
+    let (db, [here, there]) = two_shards(&disk);
+    let mut batch = Batch::new();
+    batch.put(&here[1], b"batch").put(&there[1], b"batch");
+    db.write(&batch).expect("writes");
+    db.put(&here[2], b"behind it").expect("puts");
+    disk.kill();
+    drop(db);
+    // The next life seals what the first shard had, begins no other segment, and dies before the
+    // second shard's is durable.
+    let db = open(&disk, 2);
+    disk.faults().set_rule(|call: &Call| {
+        let is_hit = call.op == Op::Sync && call.path.starts_with("/db/shard-001");
+        if is_hit { Verdict::Crash(CrashEffect::Nothing) } else { Verdict::Proceed }
+    });
+    while db.run_background() {}
+    assert!(disk.is_crashed(), "the second shard's was not sealed");
+    let sealed = db.stats().shards.iter().map(|shard| shard.sealed).collect::<Vec<_>>();
+    assert_eq!(sealed, [1, 0]);
+    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
+        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
+            !file.starts_with("/db/shard-001")
+        }
+        Pending::Entry { .. } => true,
+    });
+    disk.faults().clear();
+    drop(db);
+    // The recovery dies when its manifest has got its name, before the sync.
+    die_in(&disk, 1, Op::Rename, "shard-000/MANIFEST.tmp");
+    builder(&disk, 2).open().expect_err("the process dies");
+    disk.kill();
+    disk.faults().clear();
+    let db = open(&disk, 2);
+    disk.power_cut_with(&mut |pending: &Pending<'_>| {
+        !matches!(pending, Pending::Entry { op: Op::Rename, .. })
+    });
+    drop(db);
+    let db = open(&disk, 2);
+    for key in [&here[1], &there[1], &here[2]] {
+        assert_eq!(get(&db, key), None);
+    }
+    assert_eq!(get(&db, &here[0]), Some(b"first".to_vec()));
 }
 
 #[test]
@@ -331,4 +404,132 @@ fn a_seal_that_fails_half_way_leaves_the_manifest_alone() {
             assert_eq!(get(&db, &[key]), Some(vec![key; 100]));
         }
     }
+}
+
+#[test]
+fn a_segment_that_cannot_be_opened_for_a_moment_stays() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk, 1);
+    db.put(b"key", b"value").expect("puts");
+    disk.kill();
+    drop(db);
+    // The process is out of handles for the segment, and for a look at the directory.
+    let mut failed = [false; 2];
+    disk.faults().set_rule(move |call: &Call| {
+        let is_hit = [
+            call.op == Op::Open && call.path.extension().is_some_and(|end| end == "seg"),
+            failed[0] && call.op == Op::ListDir && call.path == Path::new("/db/shard-000"),
+        ];
+        for (failed, is_hit) in failed.iter_mut().zip(is_hit) {
+            if is_hit && !*failed {
+                *failed = true;
+                return Verdict::Fail(EMFILE);
+            }
+        }
+        Verdict::Proceed
+    });
+    let error = builder(&disk, 1).open().expect_err("a segment cannot be read");
+    assert!(error.to_string().contains(".seg"), "{error}");
+    disk.faults().clear();
+    disk.kill();
+    assert_eq!(get(&open(&disk, 1), b"key"), Some(b"value".to_vec()));
+}
+
+#[test]
+fn a_batch_refused_for_want_of_handles_leaves_nothing_in_any_shard() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk, 3);
+    let mut keys: [Vec<Vec<u8>>; 3] = Default::default();
+    let twin = open(&disk.fork(), 3);
+    for index in 0..100_u8 {
+        let version = twin.put(&[b'k', index], b"").expect("puts");
+        keys[(version.to_u64() >> 56) as usize].push(vec![b'k', index]);
+    }
+    for keys in &keys {
+        db.put(&keys[0], b"first").expect("puts");
+    }
+    // The last shard's part fits no segment that is there, and the process is out of handles.
+    let mut batch = Batch::new();
+    batch.put(&keys[0][1], b"batch").put(&keys[1][1], b"batch").put(&keys[2][1], &[7; 3000]);
+    disk.faults().set_rule(|call: &Call| {
+        let takes_handle = matches!(call.op, Op::Create | Op::Open | Op::SyncDir | Op::ListDir);
+        if takes_handle { Verdict::Fail(EMFILE) } else { Verdict::Proceed }
+    });
+    db.write(&batch).expect_err("no handle is left");
+    disk.faults().clear();
+    assert_eq!(db.poisoned(), None);
+    for keys in &keys {
+        db.put_with(&keys[0], b"second", durably()).expect("puts");
+    }
+    disk.power_cut_with(&mut keep_nothing);
+    drop(db);
+    let db = open(&disk, 3);
+    for keys in &keys {
+        assert_eq!(get(&db, &keys[0]), Some(b"second".to_vec()));
+        assert_eq!(get(&db, &keys[1]), None, "of a batch that was refused");
+    }
+}
+
+#[test]
+fn what_a_salvage_kept_behind_damage_is_there_the_next_time_too() {
+    let disk = SimDisk::new(1);
+    let (db, [here, there]) = two_shards(&disk);
+    db.put(&here[1], b"damaged").expect("puts");
+    db.put(&here[2], b"saved").expect("puts");
+    let mut batch = Batch::new();
+    batch.put(&here[0], b"batch").put(&there[0], b"batch");
+    db.write(&batch).expect("writes");
+    for key in &here[3..20] {
+        db.put(key, &[1; 100]).expect("puts");
+    }
+    while db.run_background() {}
+    assert!(db.stats().total.merges == 0 && db.stats().shards[0].sealed > 2);
+    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
+        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
+            !file.starts_with("/db/shard-001")
+        }
+        Pending::Entry { .. } => true,
+    });
+    drop(db);
+    let mut damaged = 0;
+    for entry in disk.list("/db/shard-000").expect("lists") {
+        let path = Path::new("/db/shard-000").join(&entry.name);
+        let bytes = disk.read_file(&path).expect("reads");
+        let found = bytes.windows(7).position(|window| window == b"damaged");
+        if let Some(at) = found.filter(|_| path.extension().is_some_and(|end| end == "seg")) {
+            disk.flip_bit(&path, at as u64, 0).expect("flips");
+            damaged += 1;
+        }
+    }
+    assert_eq!(damaged, 1);
+    let salvage = || builder(&disk, 2).recovery_mode(RecoveryMode::Salvage).open();
+    for life in 0..3 {
+        let db = salvage().expect("salvages");
+        assert_eq!(get(&db, &here[2]), Some(b"saved".to_vec()), "life {life}");
+        assert!(db.open_report().losses().count() > 0, "life {life} does not tell of the damage");
+        disk.kill();
+    }
+    assert!(builder(&disk, 2).open().is_err(), "the damage is still there");
+}
+
+#[test]
+fn what_has_to_be_repaired_on_a_full_disk_uses_what_was_set_aside() {
+    let disk = SimDisk::new(1);
+    let (db, [here, there]) = two_shards(&disk);
+    let mut batch = Batch::new();
+    batch.put(&here[1], b"batch").put(&there[1], b"batch");
+    db.write(&batch).expect("writes");
+    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
+        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
+            !file.starts_with("/db/shard-001")
+        }
+        Pending::Entry { .. } => true,
+    });
+    drop(db);
+    disk.faults().set_free_space(Some(0));
+    let db = open(&disk, 2);
+    assert!(db.open_report().losses().count() > 0, "nothing had to be repaired");
+    assert_eq!(get(&db, &here[0]), Some(b"first".to_vec()));
+    disk.faults().clear();
+    db.put(&here[1], b"room").expect("puts");
 }

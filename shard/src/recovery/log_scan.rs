@@ -174,10 +174,17 @@ impl LogScan {
         self.first = self.first.filter(|first| *first < seqno);
         self.tally = Tally::default();
         let bytes = segment.published(offset);
-        for (_, frame) in Scanner::new(bytes, segment.salt, HEADER_LEN as u64) {
-            if let Frame::Record(record) = frame {
-                self.tally.push(&record);
+        let mut next = Some(HEADER_LEN as u64);
+        // A salvage goes on behind what is damaged.
+        while let Some(from) = next {
+            let mut end = from;
+            for (offset, frame) in Scanner::new(bytes, segment.salt, from) {
+                if let Frame::Record(record) = frame {
+                    self.tally.push(&record);
+                    end = offset + record.frame_len as u64;
+                }
             }
+            next = resync(bytes, segment.salt, end, Seqno::NONE).map(|(next, _)| next);
         }
         self.end = offset;
     }

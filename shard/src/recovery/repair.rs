@@ -38,6 +38,10 @@ impl ShardScan {
                 listed = self.apply_cut(ctx)?;
             } else if !self.manifest_is_whole {
                 catalog::write(ctx, &self.dir, &self.manifest)?;
+            } else if !planted!("manifest-trusted") {
+                // It may have got its name just before the last life ended. Were that undone by a power
+                // cut, the older one would stand beside what is done because of this one.
+                ctx.sync_dir(&self.dir)?;
             }
             self.remove_leftovers(ctx)?;
             self.trim(ctx);
@@ -123,7 +127,9 @@ impl ShardScan {
                 self.segments.release(found.segment.slot);
             } else {
                 self.segments.insert(Arc::clone(&found.segment));
-                has_batches |= !found.scan.batches.is_empty();
+                // It may have had a part of a batch that was taken back, of which the device still has
+                // a copy: the last life may have ended before the sync.
+                has_batches = true;
                 candidates.push(std::mem::take(&mut found.scan.candidates));
             }
         }
@@ -150,7 +156,8 @@ impl ShardScan {
                     if planted!("cut-before-manifest") {
                         self.trim(ctx);
                     }
-                    log.tally.finish()
+                    // With what is damaged in it: that stays, to be found by whoever looks.
+                    Sealed { len: log.end, ..log.tally.finish() }
                 }
                 (_, Some(sealed)) => *sealed,
                 (_, None) => unreachable!("only sealed segments are in this list"),
@@ -222,13 +229,7 @@ impl ShardScan {
                     FileName::Manifest | FileName::Keydir => false,
                 }
         };
-        let leftovers: Vec<_> = entries.iter().filter(|entry| is_leftover(entry)).collect();
-        if !leftovers.is_empty() && !planted!("leftovers-first") {
-            // The manifest that disowns them may have got its name just before the last life ended.
-            // Were that undone by a power cut, the older one would miss what is removed here.
-            ctx.sync_dir(&self.dir)?;
-        }
-        for entry in leftovers {
+        for entry in entries.iter().filter(|entry| is_leftover(entry)) {
             let path = self.dir.join(&entry.name);
             ctx.storage.remove(&path).at("remove", &path)?;
         }

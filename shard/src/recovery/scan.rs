@@ -24,7 +24,7 @@ use crate::error::{At, Error, Result};
 use crate::journal::JournalScan;
 use crate::segment::{Identity, Segment};
 use crate::segment_table::SegmentTable;
-use crate::storage::{Access, File, MapMode};
+use crate::storage::{Access, EntryKind, File, MapMode};
 
 /// What was found in a shard's directory.
 #[derive(Debug)]
@@ -368,7 +368,7 @@ impl ShardScan {
             }
             Err(_) if planted!("error-as-missing") => return Ok(None),
             // A directory or a link of that name is not ours; the id will not be used.
-            Err(_) if !is_plain_file(ctx, &self.dir, entry.id) => return Ok(None),
+            Err(_) if is_foreign(ctx, &self.dir, entry.id) => return Ok(None),
             Err(fault) => return Err(Error::io("open", &path, fault)),
         };
         redo(&*file, journal.ranges(self.id, entry.id), &path, access)?;
@@ -528,12 +528,12 @@ fn redo(file: &dyn File, ranges: &[(u64, Vec<u8>)], path: &Path, access: Access)
     Ok(())
 }
 
-fn is_plain_file(ctx: &Context, dir: &Path, id: SegmentId) -> bool {
+/// Whether a segment's name surely stands for something that is no file. If the directory cannot be
+/// listed, for want of a handle, say, a file whose records count may be behind it.
+fn is_foreign(ctx: &Context, dir: &Path, id: SegmentId) -> bool {
     let name = names::segment(id);
     ctx.storage.list_dir(dir).is_ok_and(|entries| {
-        entries
-            .iter()
-            .any(|entry| entry.name == *name && entry.kind == crate::storage::EntryKind::File)
+        entries.iter().any(|entry| entry.name == *name && entry.kind != EntryKind::File)
     })
 }
 
