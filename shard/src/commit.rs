@@ -29,7 +29,8 @@ pub struct Committer {
     ctx: Arc<Context>,
     turns: Turns,
     leader: Mutex<Leader>,
-    settling: Mutex<()>,
+    /// Whether the names that this life found are known durable.
+    settling: Mutex<bool>,
     /// Counters for statistics.
     pub counters: Counters,
 }
@@ -155,7 +156,7 @@ impl Committer {
     /// is durable, in the segments themselves, and all batches below are whole.
     pub fn settle(&self, shards: &[Shard], wanted: ShardSet) -> Result<Vec<Cut>> {
         span!("settle");
-        let _turn = lock(&self.settling);
+        let mut names_are_durable = lock(&self.settling);
         let cuts = {
             let mut leader = lock(&self.leader);
             self.ctx.poison.check()?;
@@ -173,6 +174,12 @@ impl Committer {
             let catalog = &shards[usize::from(cut.shard.0)].catalog;
             if catalog.manifest().horizon >= cut.seqno {
                 return Ok(());
+            }
+            if !*names_are_durable && !planted!("manifest-trusted") {
+                // The last life may have ended when a manifest had its name, before the sync. A power cut
+                // must not undo a horizon, or a cut, of one shard that another's horizon relies on.
+                shards.iter().try_for_each(|shard| self.ctx.sync_dir(&shard.dir))?;
+                *names_are_durable = true;
             }
             catalog.publish(&self.ctx, |manifest| {
                 raise_horizon(manifest, cut.seqno);

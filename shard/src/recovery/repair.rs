@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::error::{At, Result};
 use crate::keydir;
 use crate::log_file::LogFile;
+use crate::segment::Segment;
 use crate::shard::{Ended, Recovered, Shard};
 use crate::storage::{Access, DirEntry, EntryKind};
 
@@ -38,13 +39,9 @@ impl ShardScan {
                 listed = self.apply_cut(ctx)?;
             } else if !self.manifest_is_whole {
                 catalog::write(ctx, &self.dir, &self.manifest)?;
-            } else if !planted!("manifest-trusted") {
-                // It may have got its name just before the last life ended. Were that undone by a power
-                // cut, the older one would stand beside what is done because of this one.
-                ctx.sync_dir(&self.dir)?;
             }
             self.remove_leftovers(ctx)?;
-            self.trim(ctx);
+            self.trim(ctx)?;
         }
         for open in &self.open {
             match &open.found {
@@ -154,7 +151,8 @@ impl ShardScan {
                 (Source::Log(log), Some(before)) if log.end < before.len => {
                     scan.segment.shrink_readable(log.end);
                     if planted!("cut-before-manifest") {
-                        self.trim(ctx);
+                        let file = ctx.storage.open(&scan.segment.path, Access::ReadWrite);
+                        let _ = file.and_then(|file| file.set_len(log.end));
                     }
                     // With what is damaged in it: that stays, to be found by whoever looks.
                     Sealed { len: log.end, ..log.tally.finish() }
@@ -188,22 +186,34 @@ impl ShardScan {
         Ok(listed)
     }
 
+    /// The manifest may have got its name just before the last life ended. Were that undone by a power
+    /// cut, the older one would miss what is taken away because of this one.
+    fn trust_manifest(&mut self, ctx: &Context) -> Result<()> {
+        // One that was cut was replaced, durably.
+        if !self.is_cut && !self.manifest_is_durable && !planted!("manifest-trusted") {
+            ctx.sync_dir(&self.dir)?;
+        }
+        self.manifest_is_durable = true;
+        Ok(())
+    }
+
     /// Gives back what files have beyond their sealed lengths. A power cut may undo that: then the
     /// next open does it again.
-    fn trim(&self, ctx: &Context) {
+    fn trim(&mut self, ctx: &Context) -> Result<()> {
         let sealed = self.sealed.iter().filter(|scan| !scan.is_dropped);
         let sealed = sealed.map(|scan| (&scan.segment, scan.file_len));
         let open = self.open.iter().filter(|open| self.is_cut && !open.is_dropped);
         let open = open.filter_map(|open| open.found.as_ref());
         let open = open.map(|found| (&found.segment, found.file_len));
-        for (segment, file_len) in sealed.chain(open) {
-            let len = segment.readable();
-            if file_len > len
-                && let Ok(file) = ctx.storage.open(&segment.path, Access::ReadWrite)
-            {
-                let _ = file.set_len(len);
+        let is_long = |(segment, file_len): &(&Arc<Segment>, u64)| *file_len > segment.readable();
+        let long = sealed.chain(open).filter(is_long).map(|(segment, _)| Arc::clone(segment));
+        for segment in long.collect::<Vec<_>>() {
+            self.trust_manifest(ctx)?;
+            if let Ok(file) = ctx.storage.open(&segment.path, Access::ReadWrite) {
+                let _ = file.set_len(segment.readable());
             }
         }
+        Ok(())
     }
 
     /// Removes files of our own names that the manifest does not know. All others stay.
@@ -229,7 +239,9 @@ impl ShardScan {
                     FileName::Manifest | FileName::Keydir => false,
                 }
         };
-        for entry in entries.iter().filter(|entry| is_leftover(entry)) {
+        let leftovers: Vec<_> = entries.iter().filter(|entry| is_leftover(entry)).collect();
+        for entry in leftovers {
+            self.trust_manifest(ctx)?;
             let path = self.dir.join(&entry.name);
             ctx.storage.remove(&path).at("remove", &path)?;
         }

@@ -34,6 +34,8 @@ pub struct ShardScan {
     pub(super) dir: PathBuf,
     pub(super) manifest: Manifest,
     pub(super) manifest_is_whole: bool,
+    /// A power cut does not bring an older one back.
+    pub(super) manifest_is_durable: bool,
     pub(super) keydir: Option<LoadedKeydir>,
     pub(super) segments: SegmentTable,
     pub(super) sealed: Vec<SealedScan>,
@@ -152,6 +154,7 @@ impl ShardScan {
             dir,
             manifest,
             manifest_is_whole,
+            manifest_is_durable: false,
             keydir,
             segments,
             sealed: Vec::new(),
