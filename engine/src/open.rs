@@ -26,6 +26,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::options::{Builder, SHARDS_DEFAULT};
 use crate::recover::recover;
+use crate::reserve::Reserve;
 use crate::store::Store;
 use crate::{Error, Result};
 
@@ -53,12 +54,14 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
     if !is_whole && options.recovery == RecoveryMode::Strict {
         return Err(Error::Damaged { path: store_file, reason: "one copy is damaged".to_owned() });
     }
+    let reserve = Reserve::default();
     let mut recovered = recover(&ctx, &options);
-    // What has to be repaired needs a little space, for which some was set aside. It is set aside
-    // again as soon as there is room.
     if recovered.as_ref().is_err_and(Error::is_no_space)
-        && storage.remove(&options.path.join(names::RESERVE)).is_ok()
+        && !options.read_only
+        && !ctx.poison.is_latched()
     {
+        // What has to be repaired needs a little space.
+        reserve.give_up(&ctx);
         recovered = recover(&ctx, &options);
     }
     let (shards, mut report, next_turn) = recovered?;
@@ -70,7 +73,9 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
     }
     report.elapsed = storage.monotonic().saturating_sub(begun);
     let committer = Committer::new(Arc::clone(&ctx), &shards, next_turn);
-    Ok((Store::new(ctx, shards, committer, options, report, lock), receiver))
+    let mut store = Store::new(ctx, shards, committer, options, report, lock);
+    store.reserve = reserve;
+    Ok((store, receiver))
 }
 
 /// Makes sure that there is a directory, and locks it.

@@ -39,12 +39,14 @@ impl Reserve {
             }
             answer => answer,
         };
-        let made = file.and_then(|file| match file.allocate(0, RESERVE_BYTES) {
+        // What cannot be opened for a moment is there all the same.
+        let Ok(file) = file else { return false };
+        let made = match file.allocate(0, RESERVE_BYTES) {
             Err(fault) if fault.kind() == std::io::ErrorKind::Unsupported => {
                 file.write_all_at(&vec![0; RESERVE_BYTES as usize], 0)
             }
             answer => answer,
-        });
+        };
         if made.is_err() {
             let _ = ctx.storage.remove(&path);
             return false;
@@ -54,7 +56,7 @@ impl Reserve {
     }
 
     /// Gives the space up, unless that was done.
-    fn give_up(&self, ctx: &Context) {
+    pub(crate) fn give_up(&self, ctx: &Context) {
         let _turn = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_given_up.store(true, Ordering::Release);
         let _ = ctx.storage.remove(&ctx.path.join(names::RESERVE));

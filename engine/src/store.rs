@@ -202,6 +202,7 @@ impl Store {
         }
         // Somebody may still merge, or make a checkpoint: whoever takes the lock then has the files alone.
         self.shards.iter().for_each(Shard::end_upkeep);
+        self.committer.end();
         self.ctx.reclaim.collect();
         *self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         self.state.store(CLOSED, Ordering::Release);
@@ -259,6 +260,8 @@ impl Surroundings for Around<'_> {
 
 #[cfg(test)]
 mod tests {
+    use caskade_shard::storage::sim::{Call, Op, SimDisk, Verdict};
+
     use super::*;
     use crate::options::WriteOptions;
     use crate::writes::Decision;
@@ -293,5 +296,30 @@ mod tests {
             store.delete(b"key", None).expect("deletes");
         };
         assert!(weight_of(&delete) > 0);
+    }
+
+    /// A writer may still wait to be made durable when a store closes that could not do so.
+    #[test]
+    fn nothing_is_committed_behind_a_close() {
+        let disk = SimDisk::new(1);
+        let builder = crate::Db::builder("/db").shards(2).storage(disk.storage());
+        let builder = builder.background(crate::Background::Manual);
+        let (store, _events) = crate::open::open(builder.clone()).expect("opens");
+        for key in 0..10 {
+            store.put(&[key], b"value", WriteOptions::new()).expect("writes");
+        }
+        // The process is out of handles.
+        disk.faults().set_rule(|call: &Call| match call.op {
+            Op::SyncDir | Op::Open | Op::Create => Verdict::Fail(24),
+            _ => Verdict::Proceed,
+        });
+        assert!(store.begin_closing());
+        store.finish_closing().expect_err("no handle is left");
+        disk.faults().clear();
+        let (other, _events) = crate::open::open(builder).expect("is open to the next");
+        let all = ShardSet::below(2);
+        assert!(matches!(store.committer.commit(&store.shards, all), Err(Error::Closed)));
+        assert!(matches!(store.committer.settle(&store.shards, all), Err(Error::Closed)));
+        drop(other);
     }
 }

@@ -53,6 +53,8 @@ struct Leader {
     journal: Journal,
     /// For each shard, up to where the log is durable, in its segments or through the journal.
     covered: Vec<(SegmentId, u64)>,
+    /// The store is closed: the journal and the manifests may be another's.
+    is_over: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -68,7 +70,7 @@ impl Committer {
         Self {
             ctx,
             turns: Turns::default(),
-            leader: Mutex::new(Leader { journal, covered }),
+            leader: Mutex::new(Leader { journal, covered, is_over: false }),
             settling: Mutex::default(),
             counters: Counters::default(),
         }
@@ -98,11 +100,23 @@ impl Committer {
         self.turns.wait(writes.iter().map(|(id, _)| *id).collect(), is_durable, check, lead)
     }
 
+    /// Ends all commits. One that is under way is waited for; one that still waits for its turn, because
+    /// a closing store could not make everything durable, is refused, for then the files are another's.
+    pub fn end(&self) {
+        let _turn = lock(&self.settling);
+        lock(&self.leader).is_over = true;
+    }
+
+    fn check(&self, leader: &Leader) -> Result<()> {
+        self.ctx.poison.check()?;
+        if leader.is_over { Err(Error::Closed) } else { Ok(()) }
+    }
+
     /// Makes everything that was written to `wanted` so far durable.
     pub fn commit(&self, shards: &[Shard], wanted: ShardSet) -> Result<()> {
         span!("sync");
         let mut leader = lock(&self.leader);
-        self.ctx.poison.check()?;
+        self.check(&leader)?;
         let cuts = closed_cuts(shards, wanted, Purpose::Sync);
         self.make_durable(&mut leader, &cuts).inspect_err(|_| tie(shards, &cuts))?;
         // Another thread's sync may have failed meanwhile, of a directory that this one relies on.
@@ -159,7 +173,7 @@ impl Committer {
         let mut names_are_durable = lock(&self.settling);
         let cuts = {
             let mut leader = lock(&self.leader);
-            self.ctx.poison.check()?;
+            self.check(&leader)?;
             let cuts = closed_cuts(shards, wanted, Purpose::Horizon);
             let synced = cuts.iter().try_for_each(|cut| cut.sync(&self.ctx));
             synced.inspect_err(|_| tie(shards, &cuts))?;

@@ -470,6 +470,63 @@ fn a_batch_refused_for_want_of_handles_leaves_nothing_in_any_shard() {
     }
 }
 
+/// Flips a bit of the first shard's record with this value.
+fn damage(disk: &SimDisk, value: &[u8]) {
+    let mut damaged = 0;
+    for entry in disk.list("/db/shard-000").expect("lists") {
+        let path = Path::new("/db/shard-000").join(&entry.name);
+        let bytes = disk.read_file(&path).expect("reads");
+        let found = bytes.windows(value.len()).position(|window| window == value);
+        if let Some(at) = found.filter(|_| path.extension().is_some_and(|end| end == "seg")) {
+            disk.flip_bit(&path, at as u64, 0).expect("flips");
+            damaged += 1;
+        }
+    }
+    assert_eq!(damaged, 1);
+}
+
+#[test]
+fn a_salvage_may_keep_nothing_but_damage_of_a_segment() {
+    let disk = SimDisk::new(1);
+    let (db, [here, there]) = two_shards(&disk);
+    let mut batch = Batch::new();
+    batch.put(&here[1], b"batch").put(&there[1], b"batch");
+    db.write(&batch).expect("writes");
+    for key in &here[2..20] {
+        db.put(key, &[1; 100]).expect("puts");
+    }
+    while db.run_background() {}
+    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
+        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
+            !file.starts_with("/db/shard-001")
+        }
+        Pending::Entry { .. } => true,
+    });
+    drop(db);
+    damage(&disk, b"first");
+    for life in 0..3 {
+        let db = builder(&disk, 2).recovery_mode(RecoveryMode::Salvage).open().expect("salvages");
+        assert_eq!(get(&db, &there[0]), Some(b"first".to_vec()), "life {life}");
+        assert_eq!(get(&db, &here[1]), None, "life {life}");
+        disk.kill();
+    }
+}
+
+#[test]
+fn what_is_set_aside_stays_when_it_cannot_be_opened_for_a_moment() {
+    let disk = SimDisk::new(1);
+    open(&disk, 1).close().expect("closes");
+    assert!(disk.exists("/db/RESERVE"));
+    disk.faults().set_rule(|call: &Call| {
+        let is_hit = call.op == Op::Open && call.path.ends_with("RESERVE");
+        if is_hit { Verdict::Fail(EMFILE) } else { Verdict::Proceed }
+    });
+    let db = open(&disk, 1);
+    disk.faults().clear();
+    assert!(disk.exists("/db/RESERVE"));
+    db.close().expect("closes");
+}
+
 #[test]
 fn what_a_salvage_kept_behind_damage_is_there_the_next_time_too() {
     let disk = SimDisk::new(1);
@@ -491,17 +548,7 @@ fn what_a_salvage_kept_behind_damage_is_there_the_next_time_too() {
         Pending::Entry { .. } => true,
     });
     drop(db);
-    let mut damaged = 0;
-    for entry in disk.list("/db/shard-000").expect("lists") {
-        let path = Path::new("/db/shard-000").join(&entry.name);
-        let bytes = disk.read_file(&path).expect("reads");
-        let found = bytes.windows(7).position(|window| window == b"damaged");
-        if let Some(at) = found.filter(|_| path.extension().is_some_and(|end| end == "seg")) {
-            disk.flip_bit(&path, at as u64, 0).expect("flips");
-            damaged += 1;
-        }
-    }
-    assert_eq!(damaged, 1);
+    damage(&disk, b"damaged");
     let salvage = || builder(&disk, 2).recovery_mode(RecoveryMode::Salvage).open();
     for life in 0..3 {
         let db = salvage().expect("salvages");
@@ -510,6 +557,35 @@ fn what_a_salvage_kept_behind_damage_is_there_the_next_time_too() {
         disk.kill();
     }
     assert!(builder(&disk, 2).open().is_err(), "the damage is still there");
+}
+
+#[test]
+fn what_an_unfinished_merge_left_is_no_damage_to_a_recovery_that_was_interrupted() {
+    let disk = SimDisk::new(1);
+    let (db, [here, there]) = two_shards(&disk);
+    let mut batch = Batch::new();
+    batch.put(&here[1], b"batch").put(&there[1], b"batch");
+    db.write(&batch).expect("writes");
+    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
+        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
+            !file.starts_with("/db/shard-001")
+        }
+        Pending::Entry { .. } => true,
+    });
+    drop(db);
+    // The outputs of a merge that ran meanwhile have the first ids that are not listed.
+    let segment = disk.read_file("/db/shard-000/0000000001.seg").expect("reads");
+    disk.write_file("/db/shard-000/0000000017.seg", &segment).expect("writes");
+    disk.write_file("/db/shard-000/0000000018.seg", &segment).expect("writes");
+    die_in(&disk, 1, Op::Rename, "shard-000/MANIFEST.tmp");
+    builder(&disk, 2).open().expect_err("the process dies");
+    disk.kill();
+    disk.faults().clear();
+    let db = open(&disk, 2);
+    let losses: Vec<_> =
+        db.open_report().losses().filter(|loss| loss.shard == 0).cloned().collect();
+    assert!(losses.is_empty(), "{losses:?}");
+    assert_eq!(get(&db, &here[0]), Some(b"first".to_vec()));
 }
 
 #[test]
@@ -532,4 +608,5 @@ fn what_has_to_be_repaired_on_a_full_disk_uses_what_was_set_aside() {
     assert_eq!(get(&db, &here[0]), Some(b"first".to_vec()));
     disk.faults().clear();
     db.put(&here[1], b"room").expect("puts");
+    assert!(disk.exists("/db/RESERVE"), "nothing is set aside for the next time");
 }

@@ -51,6 +51,8 @@ impl ShardScan {
                     }
                     let (segment, file) = (Arc::clone(&found.segment), Arc::clone(&found.file));
                     let file = Arc::new(LogFile::new(segment, file, false));
+                    // The last life may have taken something back and ended before the sync.
+                    file.stain();
                     let last = found.scan.last.unwrap_or(Seqno::NONE);
                     ended.push_back(Ended { file, end: found.scan.end, last });
                 }
@@ -155,7 +157,10 @@ impl ShardScan {
                         let _ = file.and_then(|file| file.set_len(log.end));
                     }
                     // With what is damaged in it: that stays, to be found by whoever looks.
-                    Sealed { len: log.end, ..log.tally.finish() }
+                    let intact = log.tally.finish();
+                    let numbers = if log.tally.is_empty() { *before } else { intact };
+                    let (min_seqno, max_seqno) = (numbers.min_seqno, numbers.max_seqno);
+                    Sealed { len: log.end, min_seqno, max_seqno, ..intact }
                 }
                 (_, Some(sealed)) => *sealed,
                 (_, None) => unreachable!("only sealed segments are in this list"),
@@ -177,6 +182,7 @@ impl ShardScan {
         entries.sort_by_key(|entry| entry.id);
         self.manifest = Manifest {
             generation: self.manifest.generation + 1,
+            next_segment: self.next_free_id(ctx)?,
             next_log_seqno: self.next_seqno,
             segments: entries,
             ..self.manifest.clone()
@@ -184,6 +190,21 @@ impl ShardScan {
         let listed = catalog::list_ahead(ctx, &mut self.manifest, 0)?;
         catalog::write(ctx, &self.dir, &self.manifest)?;
         Ok(listed)
+    }
+
+    /// The first id that no file has. A merge that did not come to its end left files under ids that
+    /// were not listed; listed as open ones, they would be damage to the next open, should this one end
+    /// before they are removed.
+    fn next_free_id(&self, ctx: &Context) -> Result<SegmentId> {
+        /// No merge gets so far ahead of the manifest; a file with such a name is none of ours.
+        const FAR: u64 = 1 << 20;
+        let next = self.manifest.next_segment;
+        let entries = ctx.storage.list_dir(&self.dir).at("list", &self.dir)?;
+        let ids = entries.iter().filter_map(|entry| match FileName::parse(&entry.name) {
+            FileName::Segment(id) if id.0 < next.0 + FAR => Some(SegmentId(id.0 + 1)),
+            _ => None,
+        });
+        Ok(ids.fold(next, SegmentId::max))
     }
 
     /// The manifest may have got its name just before the last life ended. Were that undone by a power
