@@ -73,8 +73,7 @@ pub(crate) fn open(options: Builder) -> Result<(Store, Receiver<Event>)> {
     }
     report.elapsed = storage.monotonic().saturating_sub(begun);
     let committer = Committer::new(Arc::clone(&ctx), &shards, next_turn);
-    let mut store = Store::new(ctx, shards, committer, options, report, lock);
-    store.reserve = reserve;
+    let store = Store::new(ctx, shards, committer, options, report, reserve, lock);
     Ok((store, receiver))
 }
 

@@ -55,6 +55,7 @@ impl Store {
         committer: Committer,
         options: Builder,
         report: OpenReport,
+        reserve: Reserve,
         lock: Option<Box<dyn LockGuard>>,
     ) -> Self {
         Self {
@@ -64,7 +65,7 @@ impl Store {
             is_timed: options.slow.is_some(),
             options,
             report,
-            reserve: Reserve::default(),
+            reserve,
             lock: std::sync::Mutex::new(lock),
             state: OPEN.into(),
             is_dirty: false.into(),

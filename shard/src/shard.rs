@@ -157,7 +157,7 @@ pub(crate) struct Recovered {
     pub(crate) unused: VecDeque<(SegmentId, u32)>,
     pub(crate) next_seqno: Seqno,
     pub(crate) durable: Seqno,
-    /// The log holds batches that may not be durable in every shard.
+    /// The log holds batches that may not be durable in every shard, or may have held some.
     pub(crate) has_batches: bool,
     /// What the snapshot covers, if it is all there is; otherwise none.
     pub(crate) snapshot_seqno: Seqno,

@@ -77,7 +77,6 @@ pub(crate) struct Config {
     pub(crate) sync_share: u64,
     pub(crate) no_allocate: bool,
     weights: Vec<(Op, u64)>,
-    weights_total: u64,
     segment_bytes_min: u64,
     segment_bytes_max: u64,
     journal_bytes: u64,
@@ -110,7 +109,6 @@ impl Config {
             rounds: 2 + rng.below(4),
             sync_share: *rng.pick(&[0, 0, 1, 3, 9]),
             no_allocate: rng.chance(1, 12),
-            weights_total: 0,
             weights,
             segment_bytes_min,
             segment_bytes_max: grown.min(64 << 10),
@@ -127,7 +125,6 @@ impl Config {
         if config.shards > 1 && config.sync_share == 0 && segment_bytes_min <= 1000 {
             config.break_batches();
         }
-        config.weights_total = config.weights.iter().map(|(_, weight)| weight).sum();
         config
     }
 
@@ -148,7 +145,7 @@ impl Config {
     }
 
     pub(crate) fn op(&self, rng: &mut Rng) -> Op {
-        let mut at = rng.below(self.weights_total);
+        let mut at = rng.below(self.weights.iter().map(|(_, weight)| weight).sum());
         for (op, weight) in &self.weights {
             if at < *weight {
                 return *op;

@@ -58,6 +58,30 @@ fn keep_nothing(_: &Pending<'_>) -> bool {
     false
 }
 
+/// The second shard's files lose what they had not yet.
+fn lose_second_shard(pending: &Pending<'_>) -> bool {
+    match pending {
+        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
+            !file.starts_with("/db/shard-001")
+        }
+        Pending::Entry { .. } => true,
+    }
+}
+
+fn undo_renames(pending: &Pending<'_>) -> bool {
+    !matches!(pending, Pending::Entry { op: Op::Rename, .. })
+}
+
+/// A store of two shards of which the second one lost its part of a batch. Answers the first one's keys.
+fn broken_batch(disk: &SimDisk) -> Vec<Vec<u8>> {
+    let (db, [here, there]) = two_shards(disk);
+    let mut batch = Batch::new();
+    batch.put(&here[1], b"batch").put(&there[1], b"batch");
+    db.write(&batch).expect("writes");
+    disk.power_cut_with(&mut lose_second_shard);
+    here
+}
+
 /// Makes the process die when the nth call of this kind on a path that ends so has had its effect.
 fn die_in(disk: &SimDisk, nth: u64, op: Op, end: &'static str) {
     let mut seen = 0;
@@ -109,12 +133,7 @@ fn a_broken_batch_ends_the_log_before_sealed_segments_too() {
         "{:?}",
         db.stats().shards[0]
     );
-    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
-        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
-            !file.starts_with("/db/shard-001")
-        }
-        Pending::Entry { .. } => true,
-    });
+    disk.power_cut_with(&mut lose_second_shard);
     drop(db);
     // The recovery itself ends at each of its calls, and is begun again.
     for call in 1.. {
@@ -136,9 +155,7 @@ fn a_broken_batch_ends_the_log_before_sealed_segments_too() {
         let twin = disk.fork();
         check(&disk);
         // The next life found nothing to repair; then a power cut undoes what names the last one gave.
-        disk.power_cut_with(&mut |pending: &Pending<'_>| {
-            !matches!(pending, Pending::Entry { op: Op::Rename, .. })
-        });
+        disk.power_cut_with(&mut undo_renames);
         check(&disk);
         // The next life ends well, and the power cut comes in its last steps.
         let calls = {
@@ -150,9 +167,7 @@ fn a_broken_batch_ends_the_log_before_sealed_segments_too() {
             let disk = twin.fork();
             disk.faults().crash_at_call(last, CrashEffect::Whole);
             let _ = builder(&disk, 2).open().and_then(|db| db.close());
-            disk.power_cut_with(&mut |pending: &Pending<'_>| {
-                !matches!(pending, Pending::Entry { op: Op::Rename, .. })
-            });
+            disk.power_cut_with(&mut undo_renames);
             disk.faults().clear();
             check(&disk);
         }
@@ -228,9 +243,7 @@ fn a_manifest_that_was_renamed_but_not_synced_is_synced_before_files_go() {
         disk.faults().clear();
         // This life removes what the new manifest does not name, and dies at once.
         let db = open(&disk, 1);
-        disk.power_cut_with(&mut |pending: &Pending<'_>| {
-            !matches!(pending, Pending::Entry { op: Op::Rename, .. })
-        });
+        disk.power_cut_with(&mut undo_renames);
         drop(db);
         assert_eq!(get(&open(&disk, 1), b"key"), Some(vec![29; 100]), "manifest {nth}");
     }
@@ -257,12 +270,7 @@ fn a_manifest_that_was_renamed_but_not_synced_is_synced_before_files_are_cut() {
     assert!(disk.is_crashed(), "the second shard's was not sealed");
     let sealed = db.stats().shards.iter().map(|shard| shard.sealed).collect::<Vec<_>>();
     assert_eq!(sealed, [1, 0]);
-    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
-        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
-            !file.starts_with("/db/shard-001")
-        }
-        Pending::Entry { .. } => true,
-    });
+    disk.power_cut_with(&mut lose_second_shard);
     disk.faults().clear();
     drop(db);
     // The recovery dies when its manifest has got its name, before the sync.
@@ -271,9 +279,7 @@ fn a_manifest_that_was_renamed_but_not_synced_is_synced_before_files_are_cut() {
     disk.kill();
     disk.faults().clear();
     let db = open(&disk, 2);
-    disk.power_cut_with(&mut |pending: &Pending<'_>| {
-        !matches!(pending, Pending::Entry { op: Op::Rename, .. })
-    });
+    disk.power_cut_with(&mut undo_renames);
     drop(db);
     let db = open(&disk, 2);
     for key in [&here[1], &there[1], &here[2]] {
@@ -496,12 +502,7 @@ fn a_salvage_may_keep_nothing_but_damage_of_a_segment() {
         db.put(key, &[1; 100]).expect("puts");
     }
     while db.run_background() {}
-    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
-        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
-            !file.starts_with("/db/shard-001")
-        }
-        Pending::Entry { .. } => true,
-    });
+    disk.power_cut_with(&mut lose_second_shard);
     drop(db);
     damage(&disk, b"first");
     for life in 0..3 {
@@ -541,17 +542,11 @@ fn what_a_salvage_kept_behind_damage_is_there_the_next_time_too() {
     }
     while db.run_background() {}
     assert!(db.stats().total.merges == 0 && db.stats().shards[0].sealed > 2);
-    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
-        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
-            !file.starts_with("/db/shard-001")
-        }
-        Pending::Entry { .. } => true,
-    });
+    disk.power_cut_with(&mut lose_second_shard);
     drop(db);
     damage(&disk, b"damaged");
-    let salvage = || builder(&disk, 2).recovery_mode(RecoveryMode::Salvage).open();
     for life in 0..3 {
-        let db = salvage().expect("salvages");
+        let db = builder(&disk, 2).recovery_mode(RecoveryMode::Salvage).open().expect("salvages");
         assert_eq!(get(&db, &here[2]), Some(b"saved".to_vec()), "life {life}");
         assert!(db.open_report().losses().count() > 0, "life {life} does not tell of the damage");
         disk.kill();
@@ -562,17 +557,7 @@ fn what_a_salvage_kept_behind_damage_is_there_the_next_time_too() {
 #[test]
 fn what_an_unfinished_merge_left_is_no_damage_to_a_recovery_that_was_interrupted() {
     let disk = SimDisk::new(1);
-    let (db, [here, there]) = two_shards(&disk);
-    let mut batch = Batch::new();
-    batch.put(&here[1], b"batch").put(&there[1], b"batch");
-    db.write(&batch).expect("writes");
-    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
-        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
-            !file.starts_with("/db/shard-001")
-        }
-        Pending::Entry { .. } => true,
-    });
-    drop(db);
+    let here = broken_batch(&disk);
     // The outputs of a merge that ran meanwhile have the first ids that are not listed.
     let segment = disk.read_file("/db/shard-000/0000000001.seg").expect("reads");
     disk.write_file("/db/shard-000/0000000017.seg", &segment).expect("writes");
@@ -591,17 +576,7 @@ fn what_an_unfinished_merge_left_is_no_damage_to_a_recovery_that_was_interrupted
 #[test]
 fn what_has_to_be_repaired_on_a_full_disk_uses_what_was_set_aside() {
     let disk = SimDisk::new(1);
-    let (db, [here, there]) = two_shards(&disk);
-    let mut batch = Batch::new();
-    batch.put(&here[1], b"batch").put(&there[1], b"batch");
-    db.write(&batch).expect("writes");
-    disk.power_cut_with(&mut |pending: &Pending<'_>| match pending {
-        Pending::Sector { file, .. } | Pending::Length { file, .. } => {
-            !file.starts_with("/db/shard-001")
-        }
-        Pending::Entry { .. } => true,
-    });
-    drop(db);
+    let here = broken_batch(&disk);
     disk.faults().set_free_space(Some(0));
     let db = open(&disk, 2);
     assert!(db.open_report().losses().count() > 0, "nothing had to be repaired");

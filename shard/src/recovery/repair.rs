@@ -38,7 +38,7 @@ impl ShardScan {
             if self.is_cut {
                 listed = self.apply_cut(ctx)?;
             } else if !self.manifest_is_whole {
-                catalog::write(ctx, &self.dir, &self.manifest)?;
+                self.replace_manifest(ctx)?;
             }
             self.remove_leftovers(ctx)?;
             self.trim(ctx)?;
@@ -188,8 +188,14 @@ impl ShardScan {
             ..self.manifest.clone()
         };
         let listed = catalog::list_ahead(ctx, &mut self.manifest, 0)?;
-        catalog::write(ctx, &self.dir, &self.manifest)?;
+        self.replace_manifest(ctx)?;
         Ok(listed)
+    }
+
+    fn replace_manifest(&mut self, ctx: &Context) -> Result<()> {
+        catalog::write(ctx, &self.dir, &self.manifest)?;
+        self.manifest_is_durable = true;
+        Ok(())
     }
 
     /// The first id that no file has. A merge that did not come to its end left files under ids that
@@ -210,11 +216,10 @@ impl ShardScan {
     /// The manifest may have got its name just before the last life ended. Were that undone by a power
     /// cut, the older one would miss what is taken away because of this one.
     fn trust_manifest(&mut self, ctx: &Context) -> Result<()> {
-        // One that was cut was replaced, durably.
-        if !self.is_cut && !self.manifest_is_durable && !planted!("manifest-trusted") {
+        if !self.manifest_is_durable && !planted!("manifest-trusted") {
             ctx.sync_dir(&self.dir)?;
+            self.manifest_is_durable = true;
         }
-        self.manifest_is_durable = true;
         Ok(())
     }
 
