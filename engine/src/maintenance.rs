@@ -256,10 +256,13 @@ impl Maintenance {
         }
         self.take_due_retry();
         self.heal();
-        if self.seal()? {
-            return Ok(true);
+        let sealed = self.seal();
+        if matches!(sealed, Ok(true)) {
+            return sealed;
         }
-        self.merge()
+        // Also after a failure: on a full disk a merge may be what makes space.
+        let merged = self.merge();
+        sealed.and(merged)
     }
 
     /// Makes some of the keydirs' leaves that the open has left to whoever looks for a key there. Answers

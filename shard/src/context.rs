@@ -10,10 +10,10 @@ use caskade_codec::hash::KeyHasher;
 use caskade_codec::ids::{ShardId, StoreUuid};
 use crossbeam_channel::Sender;
 
-use crate::error::{Error, Result};
+use crate::error::{At, Error, Result};
 use crate::keydir::LeafMemory;
 use crate::reclaim::Reclaim;
-use crate::storage::{self, Storage};
+use crate::storage::Storage;
 
 /// Sizes and bounds, constant while the store is open.
 #[derive(Debug, Clone)]
@@ -125,15 +125,10 @@ impl Context {
     /// Makes the names in a directory durable. A sync that failed poisons the store. One that could
     /// not begin, for want of a file handle or of the directory, changed nothing: the caller may try again.
     pub fn sync_dir(&self, dir: &Path) -> Result<()> {
-        use std::io::ErrorKind::{NotFound, PermissionDenied};
-        self.storage.sync_dir(dir).map_err(|fault| {
-            // The latter two come from opening the directory alone.
-            let is_closed_to_us = matches!(fault.kind(), NotFound | PermissionDenied);
-            if storage::is_out_of_handles(&fault) || is_closed_to_us {
-                return Error::io("sync", dir, fault);
-            }
-            self.poison.latch(format_args!("fsync of {}: {fault}", dir.display()))
-        })
+        let opened = self.storage.open_dir(dir).at("open", dir)?;
+        opened
+            .sync()
+            .map_err(|fault| self.poison.latch(format_args!("fsync of {}: {fault}", dir.display())))
     }
 
     /// Announces work; a store that is closing no longer listens, and that is fine.

@@ -458,7 +458,7 @@ fn a_batch_refused_for_want_of_handles_leaves_nothing_in_any_shard() {
     let mut batch = Batch::new();
     batch.put(&keys[0][1], b"batch").put(&keys[1][1], b"batch").put(&keys[2][1], &[7; 3000]);
     disk.faults().set_rule(|call: &Call| {
-        let takes_handle = matches!(call.op, Op::Create | Op::Open | Op::SyncDir | Op::ListDir);
+        let takes_handle = matches!(call.op, Op::Create | Op::Open | Op::OpenDir | Op::ListDir);
         if takes_handle { Verdict::Fail(EMFILE) } else { Verdict::Proceed }
     });
     db.write(&batch).expect_err("no handle is left");

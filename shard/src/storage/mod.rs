@@ -45,18 +45,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
-
 pub use map::{Advice, Map};
 pub use real::RealStorage;
 pub use replace::{ReplaceFault, ReplaceStep, TEMPORARY_SUFFIX, replace, replace_without_dir_sync};
-
-/// Whether a call failed for want of a file handle (`EMFILE`, `ENFILE`), before it began.
-#[must_use]
-pub fn is_out_of_handles(fault: &io::Error) -> bool {
-    let errno = fault.raw_os_error();
-    errno == Some(Errno::MFILE.raw_os_error()) || errno == Some(Errno::NFILE.raw_os_error())
-}
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +104,15 @@ pub enum LockFault {
 /// A held lock. Dropping it releases the lock; the lock file stays.
 pub trait LockGuard: Send + Sync + Debug {}
 
+/// An open directory.
+pub trait Dir: Debug {
+    /// Makes every change of the directory's entries durable that returned before the call.
+    ///
+    /// It says nothing about the contents of the files. A rename between two directories is whole
+    /// after either was synced. A failure leaves unknown which changes are durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
 /// A file system, a clock and a source of entropy.
 ///
 /// Paths are used as they are given. Methods may be called from many threads at once.
@@ -130,12 +130,15 @@ pub trait Storage: Send + Sync + Debug {
     /// the list or not.
     fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
 
-    /// Makes every change of this directory's entries durable that returned before the call.
+    /// Opens a directory to sync it.
     ///
-    /// It says nothing about the contents of the files. A rename between two directories is whole
-    /// after either was synced. A failure leaves unknown which changes are durable, but for `EMFILE`
-    /// and `ENFILE`: then the sync did not begin, nothing has changed, and a later one may serve.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Fails with `NotFound` or `NotADirectory`; may fail with `EMFILE`, `ENFILE` or `EACCES`.
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>>;
+
+    /// Opens a directory and syncs it, for who need not tell which of the two failed.
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.open_dir(path)?.sync()
+    }
 
     /// Opens an existing regular file. Never creates one.
     ///

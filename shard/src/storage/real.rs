@@ -11,7 +11,7 @@ use memmap2::MmapOptions;
 use rustix::fs::{FallocateFlags, FlockOperation, FsWord, OFlags};
 use rustix::io::Errno;
 
-use super::{Access, DirEntry, EntryKind, File, LockFault, LockGuard, Map, MapMode, Storage};
+use super::{Access, Dir, DirEntry, EntryKind, File, LockFault, LockGuard, Map, MapMode, Storage};
 
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -65,11 +65,11 @@ impl Storage for RealStorage {
         Ok(entries)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>> {
         let flags = OFlags::DIRECTORY.bits().cast_signed();
         let dir =
             fs::OpenOptions::new().read(true).custom_flags(flags).open(or_current_dir(path))?;
-        dir.sync_all()
+        Ok(Box::new(RealDir(dir)))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
@@ -177,6 +177,15 @@ impl Drop for RealLock {
     fn drop(&mut self) {
         // A child that was just born has the file open too, until it runs its own program.
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+#[derive(Debug)]
+struct RealDir(fs::File);
+
+impl Dir for RealDir {
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
     }
 }
 

@@ -11,6 +11,8 @@ pub const TEMPORARY_SUFFIX: &str = ".tmp";
 /// The steps of a replacement, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReplaceStep {
+    /// Opening the directory.
+    OpenDir,
     /// Creating the temporary file.
     Create,
     /// Writing it.
@@ -64,11 +66,13 @@ pub fn replace(
     name: &str,
     bytes: &[u8],
 ) -> Result<(), ReplaceFault> {
+    // First, for want of a handle must not come between the rename and the sync.
+    let parent = storage.open_dir(dir).map_err(at(ReplaceStep::OpenDir))?;
     replace_without_dir_sync(storage, dir, name, bytes)?;
     if planted!("rename-unsynced") {
         return Ok(());
     }
-    storage.sync_dir(dir).map_err(at(ReplaceStep::SyncDir))
+    parent.sync().map_err(at(ReplaceStep::SyncDir))
 }
 
 /// As [`replace`], but a power cut after `Ok` may still bring the old contents back, until the
@@ -173,8 +177,9 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_became_of_the_target_and_leaves_no_rubbish() {
-        use ReplaceStep::{Create, Rename, Sync, SyncDir, Write};
-        for (call, step) in [Create, Write, Sync, Rename, SyncDir].into_iter().enumerate() {
+        use ReplaceStep::{Create, OpenDir, Rename, Sync, SyncDir, Write};
+        let steps = [OpenDir, Create, Write, Sync, Rename, SyncDir];
+        for (call, step) in steps.into_iter().enumerate() {
             let disk = disk();
             disk.faults().fail_call(call as u64 + 1, Repeat::Once, Errno::IO.raw_os_error());
             let fault = replace(&*disk.storage(), Path::new("/"), "META", b"new").unwrap_err();

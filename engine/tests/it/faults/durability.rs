@@ -39,7 +39,7 @@ fn an_interval_is_not_forgotten_when_its_sync_fails() {
     let mut rig = Rig::with(tiny(1).durability(Durability::Interval(every)));
     rig.put("key", "value");
     rig.disk.faults().set_rule(|call| {
-        if call.op == Op::SyncDir { Verdict::Fail(EMFILE) } else { Verdict::Proceed }
+        if call.op == Op::OpenDir { Verdict::Fail(EMFILE) } else { Verdict::Proceed }
     });
     while rig.db().run_background() {}
     rig.disk.advance(101);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use caskade::{Batch, Db, Durability, Error, RecoveryMode, WriteOptions};
 use caskade_shard::storage::sim::SimDisk;
-use caskade_shard::storage::{Access, DirEntry, File, LockFault, LockGuard, Storage};
+use caskade_shard::storage::{Access, Dir, DirEntry, File, LockFault, LockGuard, Storage};
 
 use crate::rig::{Rig, contents, tiny};
 
@@ -87,8 +87,8 @@ impl Storage for Interrupted {
     fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         self.inner.list_dir(path)
     }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.sync_dir(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>> {
+        self.inner.open_dir(path)
     }
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         if path.to_string_lossy().ends_with(self.files)

@@ -14,6 +14,7 @@ pub use super::image::FailedSync;
 pub enum Op {
     CreateDir,
     ListDir,
+    OpenDir,
     SyncDir,
     Open,
     Create,
@@ -36,7 +37,7 @@ impl Op {
     /// Whether the call changes what is stored.
     #[must_use]
     pub fn changes(self) -> bool {
-        let reads = [Op::ListDir, Op::Open, Op::Entropy, Op::Len, Op::Read, Op::Map];
+        let reads = [Op::ListDir, Op::OpenDir, Op::Open, Op::Entropy, Op::Len, Op::Read, Op::Map];
         !reads.contains(&self) && !matches!(self, Op::Sync | Op::SyncDir)
     }
 
@@ -49,7 +50,7 @@ impl Op {
             }
             Errno::ROFS => self.changes(),
             Errno::MFILE | Errno::NFILE => {
-                matches!(self, Op::ListDir | Op::SyncDir | Op::Open | Op::Create | Op::Lock)
+                matches!(self, Op::ListDir | Op::OpenDir | Op::Open | Op::Create | Op::Lock)
             }
             Errno::NOMEM => self == Op::Map,
             _ => true,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
@@ -12,9 +12,7 @@ use super::SimDisk;
 use super::faults::{CrashEffect, Op, Verdict};
 use super::rng::Rng;
 use super::state::{NodeId, State};
-use crate::storage::{
-    Access, DirEntry, File, LockFault, LockGuard, Map, MapMode, Storage, is_out_of_handles,
-};
+use crate::storage::{Access, Dir, DirEntry, File, LockFault, LockGuard, Map, MapMode, Storage};
 
 /// No file or map of the simulator is longer: such a length is a mistake of the caller.
 const LEN_MAX: u64 = 1 << 36;
@@ -71,11 +69,8 @@ impl Life {
         match state.faults.judge(op, path) {
             Verdict::Proceed => run(&mut state, Extent::Whole),
             Verdict::Fail(errno) => {
-                let fault = io::Error::from_raw_os_error(errno);
-                if !is_out_of_handles(&fault) {
-                    let _ = run(&mut state, Extent::Failing);
-                }
-                Err(fault)
+                let _ = run(&mut state, Extent::Failing);
+                Err(io::Error::from_raw_os_error(errno))
             }
             Verdict::Crash(effect) => {
                 let choice = match effect {
@@ -132,15 +127,12 @@ impl Storage for SimStorage {
         self.life.call(Op::ListDir, path, |state| state.list_dir(path))
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.life.call_in_parts(Op::SyncDir, path, |state, extent| {
-            match extent {
-                Extent::Whole => state.sync_dir(path)?,
-                Extent::Failing => state.fail_sync_dir(path),
-                // The next cut may keep any part of it anyway.
-                Extent::Torn => {}
-            }
-            Ok(())
+    fn open_dir(&self, path: &Path) -> io::Result<Box<dyn Dir>> {
+        self.life.call(Op::OpenDir, path, |state| {
+            let id = state.find(path)?;
+            state.dir(id)?;
+            let dir = SimDir { life: self.life.clone(), path: path.into() };
+            Ok(Box::new(dir) as Box<dyn Dir>)
         })
     }
 
@@ -210,6 +202,27 @@ impl Storage for SimStorage {
     fn entropy(&self, out: &mut [u8]) -> io::Result<()> {
         self.life.call(Op::Entropy, Path::new(""), |state| {
             state.rng.fill(out);
+            Ok(())
+        })
+    }
+}
+
+/// A directory as it was opened: it is synced by its path, for nobody renames one that he has open.
+#[derive(Debug)]
+struct SimDir {
+    life: Life,
+    path: PathBuf,
+}
+
+impl Dir for SimDir {
+    fn sync(&self) -> io::Result<()> {
+        self.life.call_in_parts(Op::SyncDir, &self.path, |state, extent| {
+            match extent {
+                Extent::Whole => state.sync_dir(&self.path)?,
+                Extent::Failing => state.fail_sync_dir(&self.path),
+                // The next cut may keep any part of it anyway.
+                Extent::Torn => {}
+            }
             Ok(())
         })
     }

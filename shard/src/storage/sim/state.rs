@@ -176,7 +176,7 @@ impl State {
         Ok((place, id))
     }
 
-    fn dir(&self, id: NodeId) -> io::Result<&DirNode> {
+    pub(super) fn dir(&self, id: NodeId) -> io::Result<&DirNode> {
         match self.nodes.get(&id) {
             Some(Node::Dir(dir)) => Ok(dir),
             Some(Node::File(_)) => Err(Errno::NOTDIR.into()),

@@ -132,7 +132,7 @@ fn a_failed_sync_may_drop_some_pages_or_none() {
 fn a_failed_directory_sync_drops_its_changes() {
     let disk = SimDisk::new(1);
     let storage = disk.storage();
-    disk.faults().fail_call(2, Repeat::Once, EIO);
+    disk.faults().fail_call(3, Repeat::Once, EIO);
     storage.create(Path::new("/f")).unwrap();
     storage.sync_dir(Path::new("/")).unwrap_err();
     storage.sync_dir(Path::new("/")).expect("the lie");
