@@ -18,9 +18,9 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 fine, 1 the key is missing, 2 wrong usage or no store there, 3 damaged data,
-4 the store is in use, 5 the system refused a file operation or the store must be opened
-for writing first, 130 interrupted.
+Exit codes: 0 fine, 1 the key is missing (or there, for put --if-absent), 2 wrong usage or
+no store there, 3 damaged data, 4 the store is in use, 5 the system refused a file operation
+or the store must be opened for writing first, 130 interrupted.
 Data goes to stdout, notes to stderr.
 get, scan, count, stats, verify, export and repair (without --in-place) open the store read-only,
 also while another process writes.";

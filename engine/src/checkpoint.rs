@@ -46,6 +46,7 @@ pub(crate) fn checkpoint(
     mut progress: impl FnMut(CheckpointProgress) -> bool,
 ) -> Result<CheckpointReport> {
     store.check_writable()?;
+    store.ctx.targets.check()?;
     let storage = &*store.ctx.storage;
     let meta = read_store_file(store, &store.ctx.path)?;
     // Nobody opens the target, or makes another checkpoint there, before this one is whole.
@@ -75,7 +76,7 @@ pub(crate) fn checkpoint(
         }
     }
     drop(upkeep);
-    store.ctx.sync_dir(target)?;
+    store.ctx.sync_target(target)?;
     replace(storage, target, names::STORE, &meta)
         .map_err(|fault| Error::io("write", &target.join(names::STORE), fault.into()))?;
     Ok(report)
@@ -101,7 +102,7 @@ fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<Box<dyn L
         _ => {}
     }
     // Also where it was there: an earlier try may have ended before its name was durable.
-    sync_name(target, |parent| store.ctx.sync_dir(parent))?;
+    sync_name(target, |parent| store.ctx.sync_target(parent))?;
     // Nothing is left behind in a directory of somebody else.
     has_checkpoint(storage, target)?;
     let lock = lock(storage, target)?;
@@ -110,9 +111,14 @@ fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<Box<dyn L
         if read_store_file(store, target)? != meta {
             return refuse(target, "the target of a checkpoint holds another store");
         }
+        // The checkpoint that is there stays where this one can't be made, on another file system say.
+        let probe = target.join(names::STORE).with_added_extension("tmp");
+        let _ = storage.remove(&probe);
+        storage.hard_link(&store.ctx.path.join(names::STORE), &probe).at("link", &probe)?;
+        storage.remove(&probe).at("remove", &probe)?;
         let path = target.join(names::STORE);
         storage.remove(&path).at("remove", &path)?;
-        store.ctx.sync_dir(target)?;
+        store.ctx.sync_target(target)?;
     }
     Ok(lock)
 }

@@ -628,7 +628,8 @@ impl Db {
     ///
     /// [`Error::NotAStore`] if `target` holds other files or another store, [`Error::Locked`] if
     /// somebody has it open or makes a checkpoint there, [`Error::Io`] if it lies on another file system
-    /// or its parent does not exist; else as [any write](crate#errors).
+    /// or its parent does not exist. [`Error::Poisoned`] if an fsync in it fails, and from then on: the store
+    /// itself goes on, but makes no checkpoints until it is opened again. Else as [any write](crate#errors).
     pub fn checkpoint(&self, target: impl AsRef<Path>) -> Result<CheckpointReport> {
         self.checkpoint_with(target, |_| true)
     }

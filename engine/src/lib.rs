@@ -17,9 +17,10 @@
 //!
 //! - A store is a directory. Keys are hashed to **shards**; each shard has a **log** of append-only
 //!   **segments** and a **keydir** in memory, about 16 bytes a key whatever the keys' length.
-//! - Gets and [`Db::scan`] take no lock and make no system call; [`Db::iter`] stops all writers for the moment
+//! - Gets and [`Db::scan`] take no lock and make no system call, unless they are the first to look into a part of
+//!   the index after an open, and make it; [`Db::iter`] stops all writers for the moment
 //!   in which it takes its snapshot. Every read verifies the record's checksum.
-//! - Writes go to memory-mapped, really allocated space: no system call either. What `Ok` promises
+//! - Writes go to memory-mapped, really allocated space, hardly ever with a system call. What `Ok` promises
 //!   is the [`Durability`]; [`Db::sync`] and [`Db::wait_durable`] ask for more.
 //! - A [`Batch`] is all or nothing after a crash, over any number of shards.
 //! - Space comes back by **merging** in the background; [`Builder::max_space_amp`] is the bound.

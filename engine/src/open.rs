@@ -256,6 +256,7 @@ fn context(options: &Builder, meta: &StoreMeta, events: Sender<Event>) -> Contex
         reclaim: Arc::new(Reclaim::new()),
         leaf_memory: Arc::default(),
         poison: Poison::default(),
+        targets: Poison::default(),
         config: options.config.clone(),
         events,
     }

@@ -56,8 +56,8 @@ pub enum Background {
     #[default]
     Thread,
     /// The caller, through [`Db::run_background`]. For tests, and for programs that schedule all
-    /// their work themselves: without it nothing is sealed, merged or synced by time, and what an open read of
-    /// the index stays in memory beside what is made of it.
+    /// their work themselves: without it nothing is sealed, merged or synced by time, and the snapshot that an
+    /// open read stays in memory beside the index that is made of it.
     Manual,
 }
 
@@ -304,8 +304,8 @@ impl Builder {
     }
 
     /// Called with every write, scan and sync for which its caller waited at least `threshold`, on the
-    /// caller's thread, when it is done and holds no lock. Gets are not timed: they take no lock and
-    /// wait for nothing but a page of the disk. Neither are checkpoints, compactions and background
+    /// caller's thread, when it is done and holds no lock. Gets are not timed: they wait for a page of the
+    /// disk at most, and after an open for a small part of the index to be made. Neither are checkpoints, compactions and background
     /// work: nobody waits for them by accident.
     ///
     /// ```

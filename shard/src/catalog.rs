@@ -11,7 +11,7 @@ use caskade_codec::manifest::{Manifest, SegmentEntry, State};
 use caskade_codec::names;
 use caskade_codec::segment::Role;
 
-use crate::context::Context;
+use crate::context::{Context, Poison};
 use crate::error::{Error, Result};
 use crate::storage;
 
@@ -68,12 +68,21 @@ pub fn write(ctx: &Context, dir: &Path, manifest: &Manifest) -> Result<()> {
     replace_file(ctx, dir, names::MANIFEST, &manifest.encode())
 }
 
+/// Writes the manifest of a checkpoint.
+pub fn write_in_target(ctx: &Context, dir: &Path, manifest: &Manifest) -> Result<()> {
+    replace_or(&ctx.targets, ctx, dir, names::MANIFEST, &manifest.encode())
+}
+
 /// Replaces a file of the store. A failed sync poisons the store.
 pub fn replace_file(ctx: &Context, dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    replace_or(&ctx.poison, ctx, dir, name, bytes)
+}
+
+fn replace_or(poison: &Poison, ctx: &Context, dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     storage::replace(&*ctx.storage, dir, name, bytes).map_err(|fault| {
         let path = dir.join(name);
         if fault.is_sync() {
-            ctx.poison.latch(format_args!("fsync while replacing {}: {fault}", path.display()))
+            poison.latch(format_args!("fsync while replacing {}: {fault}", path.display()))
         } else {
             Error::io("replace", &path, fault.source)
         }

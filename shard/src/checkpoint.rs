@@ -64,8 +64,8 @@ impl Shard {
         }
         let _ = storage.remove(&target.join(names::KEYDIR));
         let _ = storage.hard_link(&self.dir.join(names::KEYDIR), &target.join(names::KEYDIR));
-        self.ctx.sync_dir(target)?;
-        catalog::write(&self.ctx, target, &manifest)?;
+        self.ctx.sync_target(target)?;
+        catalog::write_in_target(&self.ctx, target, &manifest)?;
         Ok(linked)
     }
 

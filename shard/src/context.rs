@@ -49,6 +49,9 @@ pub struct Context {
     pub leaf_memory: Arc<LeafMemory>,
     /// The first failure that made the disk's state unknown.
     pub poison: Poison,
+    /// The same for checkpoints: once a sync in the target of one failed, another could take for durable
+    /// what is not.
+    pub targets: Poison,
     /// Sizes and bounds.
     pub config: Config,
     /// Where work for the background is announced.
@@ -125,10 +128,18 @@ impl Context {
     /// Makes the names in a directory durable. A sync that failed poisons the store. One that could
     /// not begin, for want of a file handle or of the directory, changed nothing: the caller may try again.
     pub fn sync_dir(&self, dir: &Path) -> Result<()> {
+        self.sync_dir_or(&self.poison, dir)
+    }
+
+    /// The same in the target of a checkpoint: what fails there ends checkpoints alone.
+    pub fn sync_target(&self, dir: &Path) -> Result<()> {
+        self.sync_dir_or(&self.targets, dir)
+    }
+
+    fn sync_dir_or(&self, poison: &Poison, dir: &Path) -> Result<()> {
         let opened = self.storage.open_dir(dir).at("open", dir)?;
-        opened
-            .sync()
-            .map_err(|fault| self.poison.latch(format_args!("fsync of {}: {fault}", dir.display())))
+        let failed = |fault| poison.latch(format_args!("fsync of {}: {fault}", dir.display()));
+        opened.sync().map_err(failed)
     }
 
     /// Announces work; a store that is closing no longer listens, and that is fine.
@@ -150,6 +161,7 @@ impl Context {
             reclaim: Arc::new(Reclaim::new()),
             leaf_memory: Arc::default(),
             poison: Poison::default(),
+            targets: Poison::default(),
             config: Config {
                 segment_bytes_max: 4096,
                 segment_bytes_min: 4096,

@@ -87,6 +87,8 @@ struct Move {
 #[derive(Default)]
 struct Product {
     outputs: Vec<Output>,
+    /// Whether they are in the segment table.
+    is_shown: bool,
     /// Expired records that nothing replaces: the keydir forgets them.
     expired: Vec<(u32, Location, u64)>,
 }
@@ -102,12 +104,12 @@ impl Product {
 impl Shard {
     /// Counts for the merge policy.
     pub fn merge_stats(&self) -> (Vec<SegmentStats>, ShardStats) {
+        let damaged = self.damaged().clone();
+        let manifest = self.catalog.manifest();
         let mut live = std::collections::HashMap::new();
         self.segments.for_each(|segment| {
             live.insert(segment.id, segment.usage.get());
         });
-        let damaged = self.damaged().clone();
-        let manifest = self.catalog.manifest().clone();
         let segments = manifest
             .segments
             .iter()
@@ -127,6 +129,7 @@ impl Shard {
                 })
             })
             .collect();
+        drop(manifest);
         let cut = self.cut();
         let config = &self.ctx.config;
         let segment_bytes = self.ordinary_segment_bytes();
@@ -261,6 +264,11 @@ impl Shard {
             if !planted!("merge-before-settle") {
                 around.settle()?;
             }
+            // Whoever finds them in the manifest finds them in the table.
+            for output in &product.outputs {
+                self.segments.insert(Arc::clone(output.tail.segment()));
+            }
+            product.is_shown = true;
             self.commit(&inputs, entries)
         });
         if let Err(error) = copied {
@@ -523,7 +531,11 @@ impl Shard {
     fn abandon(&self, product: Product) {
         for output in product.outputs {
             let segment = output.tail.segment();
-            self.segments.release(segment.slot);
+            if product.is_shown {
+                self.segments.remove(segment.slot);
+            } else {
+                self.segments.release(segment.slot);
+            }
             // A sync that failed may have come after the manifest was renamed: then the one on disk
             // names the outputs. The next open knows, and removes them if they are not needed.
             if !self.ctx.poison.is_latched() {
@@ -541,7 +553,6 @@ impl Shard {
         for output in product.outputs {
             let segment = Arc::clone(output.tail.segment());
             bytes += output.tally.len();
-            self.segments.insert(Arc::clone(&segment));
             for step in output.moves.chunks(INSTALL_STEP) {
                 let mut writer = self.writer();
                 let guard = self.ctx.reclaim.enter();

@@ -151,23 +151,23 @@ pub fn brake_micros(pressure: f64) -> u64 {
 
 /// Segments that hold nothing anybody needs, found without reading them.
 fn droppable(segments: &[SegmentStats], now_ms: u64) -> Vec<SegmentId> {
-    let mut kept: Vec<&SegmentStats> = segments.iter().collect();
-    kept.sort_by_key(|s| s.min_seqno);
-    let mut dropped = Vec::new();
-    // Dropping one may leave another as the oldest, so look again until nothing changes.
+    let is_over = |s: &SegmentStats| s.live_records == 0 || s.expiry_max <= now_ms;
+    let (mut over, mut kept): (Vec<&SegmentStats>, Vec<&SegmentStats>) =
+        segments.iter().partition(|s| !s.is_damaged && is_over(s));
+    // They go together. What hides older records has to stay with those, and may keep another.
     loop {
-        let found = kept.iter().position(|s| {
-            let nothing_older =
-                kept.iter().all(|other| other.id == s.id || other.min_seqno > s.max_seqno);
-            let is_dead = s.live_records == 0 && (s.tombstone_bytes == 0 || nothing_older);
-            let is_expired = s.expiry_max <= now_ms && nothing_older;
-            !s.is_damaged && (is_dead || is_expired)
-        });
-        match found {
-            Some(index) => dropped.push(kept.remove(index).id),
-            None => break,
+        let oldest = kept.iter().map(|s| s.min_seqno).min();
+        let is_needed = |s: &mut &SegmentStats| {
+            let hides = s.live_records > 0 || s.tombstone_bytes > 0;
+            hides && oldest.is_some_and(|oldest| oldest <= s.max_seqno)
+        };
+        let needed: Vec<_> = over.extract_if(.., is_needed).collect();
+        if needed.is_empty() {
+            break;
         }
+        kept.extend(needed);
     }
+    let mut dropped: Vec<_> = over.iter().map(|s| s.id).collect();
     dropped.sort_unstable();
     dropped
 }
@@ -264,6 +264,24 @@ mod tests {
         let many = SegmentStats { tombstone_bytes: 900 << 10, ..segment(2, 1 << 20, 100 << 10) };
         assert_eq!(plan(&[segment(1, 100, 50), many], &shard()), Plan::Merge(ids(&[1, 2])));
         assert_eq!(plan(&[damaged(segment(1, 100, 50)), many], &shard()), Plan::Nothing);
+    }
+
+    /// Those whose records were written at the same time each have something older beside them.
+    #[test]
+    fn what_is_over_goes_together() {
+        let of = |id, min: u64, max: u64| SegmentStats {
+            min_seqno: Seqno(min),
+            max_seqno: Seqno(max),
+            expiry_max: 1,
+            ..segment(id, 1000, 500)
+        };
+        let expired = [of(1, 1, 100), of(2, 50, 150), of(3, 151, 200)];
+        assert_eq!(plan(&expired, &shard()), Plan::Drop(ids(&[1, 2, 3])));
+        // What lives on may have older versions of their keys in it.
+        let living = SegmentStats { expiry_max: u64::MAX, ..of(4, 60, 61) };
+        assert_eq!(plan(&[&expired[..], &[living]].concat(), &shard()), Plan::Nothing);
+        let living = SegmentStats { min_seqno: Seqno(180), max_seqno: Seqno(190), ..living };
+        assert_eq!(plan(&[&expired[..], &[living]].concat(), &shard()), Plan::Drop(ids(&[1, 2])));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Finding a key's record: keydir, segment, key comparison, checksum. No lock, no system call.
+//! Finding a key's record: keydir, segment, key comparison, checksum. No lock, no system call, but
+//! where a leaf of the keydir is still to be made.
 
 use caskade_codec::hash::keydir_bits;
 use caskade_codec::record::HeaderFault;

@@ -30,8 +30,9 @@ impl Shard {
     /// The segments as of now, each with the length to check.
     pub fn segments_to_check(&self) -> Vec<Checked> {
         let cut = self.cut();
-        let segments = self.segments.all();
+        // What it lists is in the table as long as it is held.
         let manifest = self.catalog.manifest();
+        let segments = self.segments.all();
         let sealed = manifest.segments.iter().filter_map(|entry| {
             let segment = segments.iter().find(|segment| segment.id == entry.id)?;
             Some(Checked { segment: Arc::clone(segment), end: entry.sealed()?.len })

@@ -30,12 +30,23 @@ pub(crate) fn run(job: &Job) -> Outcome<Found> {
         Step::Load2 => append(job, 2, &mut found)?,
         Step::Get => {
             map_hits(job, &mut found)?;
-            mapped_gets(job, 100, "get", &mut found)?;
+            uniform_gets(job, 100, "get", &mut found)?;
         }
-        Step::GetZipf => map_zipf(job, &mut found)?,
+        Step::GetZipf => {
+            let zipf = Zipf::new(job.keys);
+            let drawn = [zipf.draw_many(1, DRAWN), zipf.draw_many(2, DRAWN)];
+            map_zipf(job, &drawn, &mut found)?;
+            mapped_gets(job, 100, "zipf", &mut found, |thread| {
+                let (drawn, mut at) = (&drawn[thread], 0);
+                move || {
+                    at += 1;
+                    u64::from(drawn[at % DRAWN])
+                }
+            })?;
+        }
         Step::GetMiss => map_misses(job, &mut found)?,
-        Step::Values1K => mapped_gets(job, 1 << 10, "get1k", &mut found)?,
-        Step::Values16K => mapped_gets(job, 16 << 10, "get16k", &mut found)?,
+        Step::Values1K => uniform_gets(&long(job, 1 << 10), 1 << 10, "get1k", &mut found)?,
+        Step::Values16K => uniform_gets(&long(job, 16 << 10), 16 << 10, "get16k", &mut found)?,
         Step::Durable => {
             std::fs::create_dir_all(&job.dir)?;
             let rate = sync_rate(&job.dir.join("ceiling"), job.stretch)?;
@@ -44,6 +55,11 @@ pub(crate) fn run(job: &Job) -> Outcome<Found> {
         _ => {}
     }
     Ok(found)
+}
+
+/// The job with as many keys as there are of values of this length.
+fn long(job: &Job, len: usize) -> Job {
+    Job { keys: keys_of_len(job.keys, len), ..job.clone() }
 }
 
 /// A new file of this length, its blocks allocated, in memory.
@@ -119,9 +135,8 @@ fn map_hits(job: &Job, found: &mut Found) -> Outcome<()> {
     Ok(())
 }
 
-fn map_zipf(job: &Job, found: &mut Found) -> Outcome<()> {
-    let (map, zipf) = (map(job.keys), Zipf::new(job.keys));
-    let drawn = [zipf.draw_many(1, DRAWN), zipf.draw_many(2, DRAWN)];
+fn map_zipf(job: &Job, drawn: &[Vec<u32>; 2], found: &mut Found) -> Outcome<()> {
+    let map = map(job.keys);
     let phase = drive(2, job.stretch, SAMPLE, |thread| {
         let (mut at, mut out) = (0, Vec::new());
         let (map, drawn) = (&map, &drawn[thread]);
@@ -152,10 +167,24 @@ fn map_misses(job: &Job, found: &mut Found) -> Outcome<()> {
     Ok(())
 }
 
+/// Gets of values of this length, drawn uniformly.
+fn uniform_gets(job: &Job, len: usize, id: &str, found: &mut Found) -> Outcome<()> {
+    mapped_gets(job, len, id, found, |thread| {
+        let mut order = Uniform::new(20 + thread as u64, job.keys);
+        move || order.draw()
+    })
+}
+
 /// A map of places, and the records in a mapped file: without and with a look at the checksum.
-fn mapped_gets(job: &Job, len: usize, id: &str, found: &mut Found) -> Outcome<()> {
+fn mapped_gets<N: FnMut() -> u64 + Send>(
+    job: &Job,
+    len: usize,
+    id: &str,
+    found: &mut Found,
+    next: impl Fn(usize) -> N + Sync,
+) -> Outcome<()> {
     std::fs::create_dir_all(&job.dir)?;
-    let keys = if len == 100 { job.keys } else { keys_of_len(job.keys, len) };
+    let keys = job.keys;
     let values = Values::of_len(len);
     let path = job.dir.join("mapped");
     let mut file = new_mapped(&path, keys as usize * (HEAD + KEY_LEN + len))?;
@@ -169,10 +198,10 @@ fn mapped_gets(job: &Job, len: usize, id: &str, found: &mut Found) -> Outcome<()
     for (name, is_checked) in [("mapped", false), ("mapped_crc", true)] {
         let phases = by_one_and_two(job.stretch, |threads, stretch| {
             drive(threads, stretch, SAMPLE, |thread| {
-                let (mut order, mut out) = (Uniform::new(20 + thread as u64, keys), Vec::new());
+                let (mut next, mut out) = (next(thread), Vec::new());
                 let (places, file) = (&places, &file);
                 move || {
-                    let wanted = key(order.draw());
+                    let wanted = key(next());
                     let at = places[&wanted] as usize;
                     let record = &file[at..at + HEAD + KEY_LEN + len];
                     let is_whole = !is_checked

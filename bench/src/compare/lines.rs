@@ -150,8 +150,9 @@ pub(crate) const LINES: &[Line] = {
             "get, zipf, 2 threads",
             Rate,
             OverBest(4.0),
-            &[("hashbrown", "hashbrown.zipf.2")],
+            &[("hashbrown", "hashbrown.zipf.2"), ("mapped, crc32c", "mapped_crc.zipf.2")],
         ),
+        line(Get, "zipf.2", "get, zipf, 2 threads over 1", Scaling, AtLeast(1.8), &[]),
         line(
             Get,
             "miss.1",
@@ -186,6 +187,15 @@ pub(crate) const LINES: &[Line] = {
             &[("hashbrown, singly", "hashbrown.get.1")],
         ),
         line(
+            Get,
+            "many.2",
+            "64 gets at once, copied, 2 threads over 1",
+            Scaling,
+            AtLeast(1.8),
+            &[],
+        ),
+        line(Get, "many_held.2", "the same, to keep", Scaling, AtLeast(1.8), &[]),
+        line(
             Values,
             "get1k.1",
             "get of 1 KiB",
@@ -194,6 +204,7 @@ pub(crate) const LINES: &[Line] = {
             &[("mapped", "mapped.get1k.1"), ("mapped, crc32c", "mapped_crc.get1k.1")],
         ),
         line(Values, "get1k.2", "get of 1 KiB, 2 threads", Rate, None, &[]),
+        line(Values, "get1k.2", "get of 1 KiB, 2 threads over 1", Scaling, AtLeast(1.8), &[]),
         line(
             Values,
             "get16k.1",
@@ -203,8 +214,11 @@ pub(crate) const LINES: &[Line] = {
             &[("mapped", "mapped.get16k.1"), ("mapped, crc32c", "mapped_crc.get16k.1")],
         ),
         line(Values, "get16k.2", "get of 16 KiB, 2 threads", Rate, None, &[]),
-        line(Ycsb, "ycsb_a", "YCSB A, zipf, 2 threads", Rate, OverBest(5.0), &[]),
-        line(Ycsb, "ycsb_b", "YCSB B, zipf, 2 threads", Rate, OverBest(4.0), &[]),
+        line(Values, "get16k.2", "get of 16 KiB, 2 threads over 1", Scaling, AtLeast(1.8), &[]),
+        line(Ycsb, "ycsb_a.2", "YCSB A, zipf, 2 threads", Rate, OverBest(5.0), &[]),
+        line(Ycsb, "ycsb_a.2", "YCSB A, 2 threads over 1", Scaling, AtLeast(1.8), &[]),
+        line(Ycsb, "ycsb_b.2", "YCSB B, zipf, 2 threads", Rate, OverBest(4.0), &[]),
+        line(Ycsb, "ycsb_b.2", "YCSB B, 2 threads over 1", Scaling, AtLeast(1.8), &[]),
         line(
             Durable,
             "durable.1",

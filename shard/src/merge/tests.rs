@@ -5,10 +5,12 @@
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::error::Error;
 use crate::life::{Life, Meddling, SHARD};
+use crate::verify::Checked;
 use crate::write_path::Change;
 
 /// Notes the steps of a merge, and stops it when it has seen so many.
@@ -483,4 +485,29 @@ fn a_segment_with_a_damaged_dead_record_is_kept() {
 fn small_segments_are_merged_many_at_a_time() {
     let life = Life::new();
     assert_eq!(life.shard().merge_stats().1.job_bytes_max, 16 << 20);
+}
+
+/// What is verified beside merges is all there is: before each, after it, and in between.
+#[test]
+fn every_segment_is_found_beside_merges() {
+    let mut life = Life::new();
+    for key in 0..400 {
+        life.put(&format!("key {key}"), &"v".repeat(80));
+    }
+    life.seal();
+    let live: u64 = life.shard().merge_stats().0.iter().map(|segment| segment.live_bytes).sum();
+    let merging = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..100 {
+                life.merge(&life.sealed());
+            }
+            merging.store(false, Ordering::Relaxed);
+        });
+        while merging.load(Ordering::Relaxed) {
+            let checked: u64 = life.shard().segments_to_check().iter().map(Checked::bytes).sum();
+            assert!(checked >= live, "{checked} of {live} bytes");
+        }
+    });
+    life.prove();
 }

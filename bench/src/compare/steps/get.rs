@@ -102,24 +102,25 @@ pub(super) fn zipf(job: &Job) -> Outcome<Found> {
     warm(job, &*store)?;
     let zipf = Zipf::new(job.keys);
     let drawn = [zipf.draw_many(1, DRAWN), zipf.draw_many(2, DRAWN)];
-    let phase = drive(2, job.stretch, SAMPLE, |thread| {
-        let (mut at, mut out) = (0, Vec::new());
-        let (store, values, drawn) = (&*store, &values, &drawn[thread]);
-        move || {
-            let i = u64::from(drawn[at % DRAWN]);
-            at += 1;
-            if !store.get_into(&key(i), &mut out)? {
-                return Err("a key is gone".into());
+    let phases = by_one_and_two(job.stretch, |threads, stretch| {
+        drive(threads, stretch, SAMPLE, |thread| {
+            let (mut at, mut out) = (0, Vec::new());
+            let (store, values, drawn) = (&*store, &values, &drawn[thread]);
+            move || {
+                let i = u64::from(drawn[at % DRAWN]);
+                at += 1;
+                if !store.get_into(&key(i), &mut out)? {
+                    return Err("a key is gone".into());
+                }
+                if at.is_multiple_of(64) {
+                    check(values, i, &out)?;
+                }
+                black_box(&out);
+                Ok(())
             }
-            if at.is_multiple_of(64) {
-                check(values, i, &out)?;
-            }
-            black_box(&out);
-            Ok(())
-        }
+        })
     })?;
-    found.figure("zipf.2", phase.rate());
-    found.latency("zipf.2", &phase.latency);
+    found.one_and_two("zipf", &phases);
     store.close()?;
     Ok(found)
 }
@@ -152,39 +153,48 @@ pub(super) fn many(job: &Job) -> Outcome<Found> {
     let mut found = Found::default();
     let store = open(job, Mode::Buffered)?;
     warm(job, &*store)?;
-    let phase = drive(1, job.stretch, 1, |_| {
-        let mut order = Uniform::new(80, job.keys);
-        let mut out = Vec::new();
-        let store = &*store;
-        move || {
-            let group: [_; GROUP] = std::array::from_fn(|_| key(order.draw()));
-            let mut count = 0;
-            store.get_many(&group, &mut |value| {
-                if let Some(value) = value {
-                    out.clear();
-                    out.extend_from_slice(value);
-                    black_box(&out);
-                    count += 1;
-                }
-            })?;
-            if count == GROUP { Ok(()) } else { Err("a key is gone".into()) }
-        }
-    })?;
-    found.figure("many.1", phase.rate() * GROUP as f64);
-    if store.get_many_held(&[key(0)]).is_some() {
-        let phase = drive(1, job.stretch, 1, |_| {
-            let mut order = Uniform::new(81, job.keys);
+    let copied = by_one_and_two(job.stretch, |threads, stretch| {
+        drive(threads, stretch, 1, |thread| {
+            let mut order = Uniform::new(80 + 2 * thread as u64, job.keys);
+            let mut out = Vec::new();
             let store = &*store;
             move || {
                 let group: [_; GROUP] = std::array::from_fn(|_| key(order.draw()));
-                match store.get_many_held(&group) {
-                    Some(Ok(GROUP)) => Ok(()),
-                    Some(Err(error)) => Err(error),
-                    _ => Err("a key is gone".into()),
-                }
+                let mut count = 0;
+                store.get_many(&group, &mut |value| {
+                    if let Some(value) = value {
+                        out.clear();
+                        out.extend_from_slice(value);
+                        black_box(&out);
+                        count += 1;
+                    }
+                })?;
+                if count == GROUP { Ok(()) } else { Err("a key is gone".into()) }
             }
+        })
+    })?;
+    let mut note = |id: &str, phases: &[Phase; 2]| {
+        for (threads, phase) in (1..).zip(phases) {
+            found.figure(&format!("{id}.{threads}"), phase.rate() * GROUP as f64);
+        }
+    };
+    note("many", &copied);
+    if store.get_many_held(&[key(0)]).is_some() {
+        let held = by_one_and_two(job.stretch, |threads, stretch| {
+            drive(threads, stretch, 1, |thread| {
+                let mut order = Uniform::new(81 + 2 * thread as u64, job.keys);
+                let store = &*store;
+                move || {
+                    let group: [_; GROUP] = std::array::from_fn(|_| key(order.draw()));
+                    match store.get_many_held(&group) {
+                        Some(Ok(GROUP)) => Ok(()),
+                        Some(Err(error)) => Err(error),
+                        _ => Err("a key is gone".into()),
+                    }
+                }
+            })
         })?;
-        found.figure("many_held.1", phase.rate() * GROUP as f64);
+        note("many_held", &held);
     }
     store.close()?;
     Ok(found)

@@ -11,6 +11,7 @@ use crate::rig::{Rig, tiny};
 const EIO: i32 = 5;
 const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
+const EXDEV: i32 = 18;
 const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 
@@ -477,6 +478,45 @@ fn keys_and_values_of_every_size() {
     rig.delete("");
     rig.delete(vec![1; 65_536]);
     rig.prove();
+}
+
+/// A checkpoint that can't be made leaves the one that is there.
+#[test]
+fn a_checkpoint_that_cannot_link_leaves_the_one_before() {
+    let mut rig = Rig::with(tiny(1));
+    rig.put("k", "v");
+    rig.db().checkpoint("/copy").unwrap();
+    rig.put("k", "w");
+    rig.disk.faults().set_rule(|call| {
+        if call.op == Op::HardLink { Verdict::Fail(EXDEV) } else { Verdict::Proceed }
+    });
+    rig.db().checkpoint("/copy").expect_err("no links");
+    rig.disk.faults().clear();
+    let open = || Db::builder("/copy").storage(rig.disk.storage()).read_only(true).open();
+    assert_eq!(open().expect("opens").get(b"k").unwrap().unwrap(), b"v");
+    rig.db().checkpoint("/copy").unwrap();
+    assert_eq!(open().expect("opens").get(b"k").unwrap().unwrap(), b"w");
+}
+
+/// Another disk's failure is none of the store's. But no checkpoint is believed in any more: what a
+/// sync lost, the next one does not tell.
+#[test]
+fn a_failed_sync_in_a_target_ends_checkpoints_alone() {
+    for place in ["/", "/copy", "/copy/shard-000"] {
+        let mut rig = Rig::with(tiny(1));
+        rig.put("k", "v");
+        rig.disk.faults().set_rule(move |call| {
+            let is_there = call.op == Op::SyncDir && call.path == Path::new(place);
+            if is_there { Verdict::Fail(EIO) } else { Verdict::Proceed }
+        });
+        rig.db().checkpoint("/copy").expect_err("a sync fails");
+        rig.disk.faults().clear();
+        assert_eq!(rig.db().poisoned(), None, "{place}");
+        rig.put("k", "w");
+        let again = rig.db().checkpoint("/copy");
+        assert!(matches!(again, Err(Error::Poisoned { .. })), "{place}: {again:?}");
+        rig.prove();
+    }
 }
 
 /// A folder that a checkpoint can't open is no failure of the store.
