@@ -12,7 +12,7 @@ use crate::compare::store::{Mode, Pair, Store, Visit};
 pub(super) const PEER: Peer = Peer {
     name: "lmdb",
     package: "heed",
-    settings: "by heed; map of 16 GiB, MDB_NOMEMINIT, no MDB_WRITEMAP; MDB_NOSYNC (a killed process loses nothing, \
+    settings: "the version is that of heed, by which it is used; map of 16 GiB, MDB_NOMEMINIT, no MDB_WRITEMAP; MDB_NOSYNC (a killed process loses nothing, \
                a power cut may cost the whole store), without it where durable; no checksums",
     loads_batched: true,
     is_durable_weaker: false,
