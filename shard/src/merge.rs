@@ -75,6 +75,13 @@ struct Output {
     moves: Vec<Move>,
 }
 
+/// One that is full, and durable but for its name. Its file is closed: there may be many.
+struct Finished {
+    segment: Arc<Segment>,
+    sealed: Sealed,
+    moves: Vec<Move>,
+}
+
 /// A record that goes from one place to another.
 struct Move {
     hash: u32,
@@ -86,8 +93,9 @@ struct Move {
 /// What a merge has produced so far.
 #[derive(Default)]
 struct Product {
-    outputs: Vec<Output>,
-    /// Whether they are in the segment table.
+    filling: Option<Output>,
+    finished: Vec<Finished>,
+    /// Whether those are in the segment table.
     is_shown: bool,
     /// Expired records that nothing replaces: the keydir forgets them.
     expired: Vec<(u32, Location, u64)>,
@@ -96,8 +104,9 @@ struct Product {
 impl Product {
     /// How many records of the inputs were live.
     fn records(&self) -> u64 {
-        let moves: usize = self.outputs.iter().map(|output| output.moves.len()).sum();
-        (moves + self.expired.len()) as u64
+        let filling = self.filling.iter().map(|output| output.moves.len());
+        let finished = self.finished.iter().map(|output| output.moves.len());
+        (filling.chain(finished).sum::<usize>() + self.expired.len()) as u64
     }
 }
 
@@ -224,7 +233,7 @@ impl Shard {
     fn drop_segments(&self, ids: &[SegmentId], around: &dyn Surroundings) -> Result<Outcome> {
         let inputs = self.sealed_inputs(Some(ids));
         around.settle()?;
-        self.commit(&inputs, Vec::new())?;
+        self.commit(&inputs, &[])?;
         let slots: HashSet<u32> = inputs.iter().map(|input| input.segment.slot).collect();
         if inputs.iter().any(|input| input.segment.usage.get().1 > 0) {
             self.forget_slots(&slots);
@@ -260,16 +269,17 @@ impl Shard {
         let inputs = self.sealed_inputs(Some(ids));
         let mut product = Product::default();
         let copied = self.copy(&inputs, &mut product, around).and_then(|()| {
-            let entries = self.finish_outputs(&mut product)?;
+            self.finish_filling(&mut product)?;
+            self.ctx.sync_dir(&self.dir)?;
             if !planted!("merge-before-settle") {
                 around.settle()?;
             }
             // Whoever finds them in the manifest finds them in the table.
-            for output in &product.outputs {
-                self.segments.insert(Arc::clone(output.tail.segment()));
+            for output in &product.finished {
+                self.segments.insert(Arc::clone(&output.segment));
             }
             product.is_shown = true;
-            self.commit(&inputs, entries)
+            self.commit(&inputs, &product.finished)
         });
         if let Err(error) = copied {
             self.abandon(product);
@@ -444,10 +454,13 @@ impl Shard {
             value: record.value,
         };
         let len = draft.frame_len();
-        if !product.outputs.last().is_some_and(|output| output.tail.fits(len as u64, false)) {
-            product.outputs.push(self.new_output(len as u64, remaining)?);
+        if product.filling.as_ref().is_some_and(|output| !output.tail.fits(len as u64, false)) {
+            self.finish_filling(product)?;
         }
-        let output = product.outputs.last_mut().expect("there is one now");
+        let output = match &mut product.filling {
+            Some(output) => output,
+            none => none.insert(self.new_output(len as u64, remaining)?),
+        };
         output.tail.make_ready(len as u64, false)?;
         let salt = output.tail.segment().salt;
         let mut crc = 0;
@@ -485,40 +498,40 @@ impl Shard {
         Ok(Output { tail, tally, hint, moves: Vec::new() })
     }
 
-    /// Makes the outputs durable, and answers their manifest entries.
-    fn finish_outputs(&self, product: &mut Product) -> Result<Vec<SegmentEntry>> {
-        let mut entries = Vec::new();
-        for output in &mut product.outputs {
-            let segment = output.tail.segment();
-            let sealed = output.tally.finish();
-            segment.shrink_readable(sealed.len);
-            segment.expect_gets(sealed.len, sealed.records);
-            output.tail.file().set_len(sealed.len).at("truncate", &segment.path)?;
-            // As for `LogFile::sync_to`.
-            segment.map().detach(0, sealed.len);
-            if !planted!("outputs-unsynced") {
-                output.tail.file().sync_all().map_err(|fault| {
-                    let path = segment.path.display();
-                    self.ctx.poison.latch(format_args!("fsync of {path}: {fault}"))
-                })?;
-            }
-            let id = segment.id;
-            let binding = Binding { uuid: self.ctx.uuid, shard: self.id, id, role: Role::Merged };
-            let hint = std::mem::replace(&mut output.hint, hint::Builder::new(binding));
-            self.write_hint(id, &hint.finish(&sealed));
-            let (role, salt) = (Role::Merged, segment.salt);
-            entries.push(SegmentEntry { id, role, salt, state: State::Sealed(sealed) });
+    /// Makes the output that is being filled durable, but for its name, and closes its file.
+    fn finish_filling(&self, product: &mut Product) -> Result<()> {
+        let Some(Output { tail, tally, .. }) = &product.filling else { return Ok(()) };
+        let (segment, sealed) = (Arc::clone(tail.segment()), tally.finish());
+        segment.shrink_readable(sealed.len);
+        segment.expect_gets(sealed.len, sealed.records);
+        tail.file().set_len(sealed.len).at("truncate", &segment.path)?;
+        // As for `LogFile::sync_to`.
+        segment.map().detach(0, sealed.len);
+        if !planted!("outputs-unsynced") {
+            tail.file().sync_all().map_err(|fault| {
+                let path = segment.path.display();
+                self.ctx.poison.latch(format_args!("fsync of {path}: {fault}"))
+            })?;
         }
-        self.ctx.sync_dir(&self.dir)?;
-        Ok(entries)
+        if let Some(Output { hint, moves, .. }) = product.filling.take() {
+            self.write_hint(segment.id, &hint.finish(&sealed));
+            product.finished.push(Finished { segment, sealed, moves });
+        }
+        Ok(())
     }
 
     /// The manifest names `outputs` instead of `inputs`.
-    fn commit(&self, inputs: &[Input], outputs: Vec<SegmentEntry>) -> Result<()> {
+    fn commit(&self, inputs: &[Input], outputs: &[Finished]) -> Result<()> {
+        let entries = outputs.iter().map(|Finished { segment, sealed, .. }| SegmentEntry {
+            id: segment.id,
+            role: segment.role,
+            salt: segment.salt,
+            state: State::Sealed(*sealed),
+        });
         self.catalog.publish(&self.ctx, |manifest| {
             let is_input = |id| inputs.iter().any(|input| input.segment.id == id);
             manifest.segments.retain(|entry| !is_input(entry.id));
-            manifest.segments.extend(outputs);
+            manifest.segments.extend(entries);
             manifest.segments.sort_by_key(|entry| entry.id);
             if planted!("ids-reused") {
                 let last = manifest.segments.last().map_or(0, |entry| entry.id.0);
@@ -529,8 +542,9 @@ impl Shard {
     }
 
     fn abandon(&self, product: Product) {
-        for output in product.outputs {
-            let segment = output.tail.segment();
+        let filling = product.filling.map(|output| Arc::clone(output.tail.segment()));
+        let finished = product.finished.into_iter().map(|output| output.segment);
+        for segment in finished.chain(filling) {
             if product.is_shown {
                 self.segments.remove(segment.slot);
             } else {
@@ -548,12 +562,11 @@ impl Shard {
     /// Points the keydir at the copies.
     fn install(&self, inputs: &[Input], product: Product) -> (usize, u64) {
         let by_slot = |slot: u32| inputs.iter().find(|input| input.segment.slot == slot);
-        let outputs = product.outputs.len();
+        let outputs = product.finished.len();
         let mut bytes = 0;
-        for output in product.outputs {
-            let segment = Arc::clone(output.tail.segment());
-            bytes += output.tally.len();
-            for step in output.moves.chunks(INSTALL_STEP) {
+        for Finished { segment, sealed, moves } in product.finished {
+            bytes += sealed.len;
+            for step in moves.chunks(INSTALL_STEP) {
                 let mut writer = self.writer();
                 let guard = self.ctx.reclaim.enter();
                 for group in step.chunks(LOOKUPS) {

@@ -281,10 +281,18 @@ impl Shard {
 
     /// Looks at the share of dead bytes, and sets the writers' brake by it. Answers the pressure.
     pub(crate) fn weigh(&self, log: &Log) -> f64 {
-        let mut live = 0;
-        self.segments.for_each(|segment| live += segment.usage.get().0);
+        // Damaged segments are merged no more: what is dead in them is no reason to rest.
+        let damaged = self.damaged().clone();
+        let (mut live, mut left_out) = (0, 0);
+        self.segments.for_each(|segment| {
+            if damaged.contains(&segment.id) {
+                left_out += segment.readable();
+            } else {
+                live += segment.usage.get().0;
+            }
+        });
         let active = log.active.as_ref().map_or(0, |active| active.tail.position());
-        let total = self.total_bytes() + active;
+        let total = self.total_bytes().saturating_sub(left_out) + active;
         let pressure = merge_policy::pressure(total, live, self.ctx.config.max_space_amp);
         // Sealing may be behind as well.
         let backlog = seal::backlog_micros(log.ended.len(), log.ended_bytes(), self.ctx.shards);

@@ -74,6 +74,28 @@ fn a_tombstone_stays_while_a_damaged_segment_may_hold_its_key() {
     assert_eq!(life.reopen().get(b"k"), None);
 }
 
+/// What is dead in a damaged segment stays. Writers do not rest for it: nothing would come of that.
+#[test]
+fn a_damaged_segment_is_no_reason_to_rest() {
+    let mut life = Life::with_segments_of(1 << 20);
+    let value = "v".repeat(100_000);
+    let mut all = |keys: std::ops::Range<u32>| {
+        keys.for_each(|key| life.put(&format!("key {key}"), &value));
+        life.seal()
+    };
+    let (damaged, _) = (all(0..9), all(1..9));
+    let (path, first) = record_at(damaged, 0);
+    life.disk.flip_bit(&path, first + 100, 0).unwrap();
+    let rest = || {
+        life.shard().weigh(&life.shard().writer().log);
+        life.shard().brake_micros()
+    };
+    assert!(rest() > 0);
+    let around = Meddling { life: &life, before_settle: || {} };
+    life.shard().merge_chosen(&around, &mut |id| id == damaged).expect_err("a damaged record");
+    assert_eq!(rest(), 0);
+}
+
 #[test]
 fn a_tombstone_stays_while_an_older_segment_may_hold_its_key() {
     let mut life = Life::new();
@@ -509,5 +531,21 @@ fn every_segment_is_found_beside_merges() {
             assert!(checked >= live, "{checked} of {live} bytes");
         }
     });
+    life.prove();
+}
+
+/// A merge of a large shard has more outputs than a process may have files open.
+#[test]
+fn an_output_that_is_full_is_closed() {
+    let mut life = Life::new();
+    for key in 0..400 {
+        life.put(&format!("key {key}"), &"v".repeat(80));
+    }
+    life.seal();
+    let before = life.disk.open_handles();
+    let outcome = life.merge_while(&life.sealed(), || {
+        assert!(life.disk.open_handles() <= before, "{before} before");
+    });
+    assert!(outcome.outputs > 5);
     life.prove();
 }

@@ -183,6 +183,12 @@ impl SimDisk {
         self.state().find(path.as_ref()).is_ok()
     }
 
+    /// How many handles of files are open.
+    #[must_use]
+    pub fn open_handles(&self) -> u64 {
+        self.state().open_handles()
+    }
+
     /// Bit rot: flips bit `bit` (0 to 7) of the byte at `offset`, live and on the device.
     ///
     /// # Panics

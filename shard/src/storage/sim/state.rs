@@ -298,6 +298,11 @@ impl State {
         }
     }
 
+    pub(super) fn open_handles(&self) -> u64 {
+        let open = |node: &Node| if let Node::File(file) = node { u64::from(file.open) } else { 0 };
+        self.nodes.values().map(open).sum()
+    }
+
     fn take_changes(&mut self, dir: NodeId) -> Vec<Change> {
         self.changes.extract_if(.., |change| change.touches(dir)).collect()
     }
