@@ -9,7 +9,7 @@ fn main() -> caskade::Result<()> {
 
     let mut batch = Batch::new();
     batch.put(b"user:2", b"Grace").delete(b"user:1");
-    db.write(&batch)?; // all of it or nothing, whatever happens to the machine
+    db.write(&batch)?; // after a crash, all of it is there or nothing
 
     let visits = db.fetch_add(b"visits", 1)?;
     println!("{visits} visits, {} keys", db.len());
