@@ -7,7 +7,8 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::units;
+use crate::fault::Outcome;
+use crate::{interrupt, units};
 
 /// Tells something on stderr.
 macro_rules! note {
@@ -84,6 +85,9 @@ impl Paint {
 const REDRAW: Duration = Duration::from_millis(80);
 const BAR_COLUMNS: u64 = 20;
 
+/// Records between two looks at Ctrl-C and at the bar.
+pub(crate) const STRIDE: u64 = 1024;
+
 /// A progress bar on stderr. Silent unless stderr is a terminal.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -125,6 +129,16 @@ impl Progress {
             has_rate: true,
             show,
         }
+    }
+
+    /// For each record of a long work: shows now and then how far it is, and fails once somebody asked to
+    /// stop.
+    pub(crate) fn step(&self, done: u64, total: u64) -> Outcome {
+        if done.is_multiple_of(STRIDE) {
+            interrupt::check()?;
+            self.set(done, total);
+        }
+        Ok(())
     }
 
     /// Shows how far it is, of `total`; 0 stands for "nobody knows".

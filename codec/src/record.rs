@@ -143,6 +143,13 @@ impl Flags {
         Self(self.0 & !other.0)
     }
 
+    /// Those that belong to the value alone, whatever frame it stands in.
+    #[inline]
+    #[must_use]
+    pub const fn of_value(self) -> Self {
+        Self(self.0 & Self::COMPRESSED)
+    }
+
     /// Known flags only, and at most one compression.
     #[inline]
     const fn are_valid(self) -> bool {

@@ -7,10 +7,11 @@ use std::io;
 use std::path::Path;
 
 use caskade_codec::names::{self, StoreName};
+use caskade_shard::catalog;
 use caskade_shard::error::At;
-use caskade_shard::log_file::ShardSet;
 use caskade_shard::shard::Shard;
-use caskade_shard::storage::{Access, LockGuard, Storage, replace};
+use caskade_shard::shard_set::ShardSet;
+use caskade_shard::storage::{Access, LockGuard, Storage};
 use caskade_shard::write_path::Locked;
 
 use crate::open::{lock, sync_name};
@@ -46,8 +47,8 @@ pub(crate) fn checkpoint(
     mut progress: impl FnMut(CheckpointProgress) -> bool,
 ) -> Result<CheckpointReport> {
     store.check_writable()?;
+    store.ctx.poison.check()?;
     store.ctx.targets.check()?;
-    let storage = &*store.ctx.storage;
     let meta = read_store_file(store, &store.ctx.path)?;
     // Nobody opens the target, or makes another checkpoint there, before this one is whole.
     let _lock = prepare_target(store, target, &meta)?;
@@ -63,6 +64,8 @@ pub(crate) fn checkpoint(
         shard.seal_ended_for(upkeep)?;
     }
     store.committer.settle(&store.shards, ShardSet::below(store.ctx.shards))?;
+    // From here on the checkpoint that is there is none any more.
+    unname(store, target)?;
     let mut report = CheckpointReport::default();
     let mut now = CheckpointProgress { shards_done: 0, shards_total: store.shards.len() as u64 };
     for ((shard, upkeep), cut) in store.shards.iter().zip(&upkeep).zip(cuts) {
@@ -77,8 +80,9 @@ pub(crate) fn checkpoint(
     }
     drop(upkeep);
     store.ctx.sync_target(target)?;
-    replace(storage, target, names::STORE, &meta)
-        .map_err(|fault| Error::io("write", &target.join(names::STORE), fault.into()))?;
+    catalog::replace_in_target(&store.ctx, target, names::STORE, &meta)?;
+    // A sync that failed for another checkpoint may have lost a name of this one.
+    store.ctx.targets.check()?;
     Ok(report)
 }
 
@@ -88,19 +92,14 @@ fn read_store_file(store: &Store, dir: &Path) -> Result<Vec<u8>> {
     file.read_whole(1 << 20).at("read", &path)
 }
 
-/// Makes the target an empty directory, or one with an earlier checkpoint of this very store that is
-/// none any more. It is locked until the answer is dropped.
+/// Makes the target a directory that is empty or has an earlier checkpoint of this very store. It is
+/// locked until the answer is dropped.
 fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<Box<dyn LockGuard>> {
     let storage = &*store.ctx.storage;
-    if target == store.ctx.path {
-        return refuse(target, "the target of a checkpoint is the store itself");
+    if target.starts_with(&store.ctx.path) {
+        return refuse(target, "the target of a checkpoint is the store itself, or lies in it");
     }
-    match storage.create_dir(target) {
-        Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(Error::io("create the directory", target, fault));
-        }
-        _ => {}
-    }
+    storage.ensure_dir(target).at("create the directory", target)?;
     // Also where it was there: an earlier try may have ended before its name was durable.
     sync_name(target, |parent| store.ctx.sync_target(parent))?;
     // Nothing is left behind in a directory of somebody else.
@@ -111,16 +110,23 @@ fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<Box<dyn L
         if read_store_file(store, target)? != meta {
             return refuse(target, "the target of a checkpoint holds another store");
         }
-        // The checkpoint that is there stays where this one can't be made, on another file system say.
-        let probe = target.join(names::STORE).with_added_extension("tmp");
+        // Before anything is done: the target may lie on another file system.
+        let probe = target.join(names::temporary(names::STORE));
         let _ = storage.remove(&probe);
         storage.hard_link(&store.ctx.path.join(names::STORE), &probe).at("link", &probe)?;
         storage.remove(&probe).at("remove", &probe)?;
-        let path = target.join(names::STORE);
-        storage.remove(&path).at("remove", &path)?;
-        store.ctx.sync_target(target)?;
     }
     Ok(lock)
+}
+
+/// Makes an earlier checkpoint an unfinished one.
+fn unname(store: &Store, target: &Path) -> Result<()> {
+    let path = target.join(names::STORE);
+    match store.ctx.storage.remove(&path) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(fault) => Err(Error::io("remove", &path, fault)),
+        Ok(()) => store.ctx.sync_target(target),
+    }
 }
 
 /// Whether a directory holds a whole checkpoint. An error if it holds what is in none.

@@ -23,7 +23,7 @@ const TRY_MIN: usize = 64;
 
 /// The bytes to store instead of `value`, and how they are marked. None if it is not smaller.
 pub(crate) fn compress(how: Compression, value: &[u8]) -> Option<(Flags, Vec<u8>)> {
-    if how == Compression::None || value.len() < TRY_MIN || value.len() > VALUE_LEN_MAX {
+    if how == Compression::None || value.len() < TRY_MIN {
         return None;
     }
     let (flags, packed) = pack(how, value)?;

@@ -23,14 +23,13 @@ use crate::store::{Around, Store};
 use crate::value::{Copies, Value};
 use crate::verify::{self, VerifyProgress, VerifyReport};
 use crate::version::Version;
-use crate::writes::Decision;
 use crate::{Error, Result};
 
 /// A handle to an open store. Clones share it; it may be used from any number of threads.
 ///
 /// The store closes when [`Db::close`] is called or the last handle is dropped. After that, handles,
-/// iterators and [`Value`]s that are still around stay safe to use: calls that can fail answer
-/// [`Error::Closed`], figures stay as they were, and values keep their bytes.
+/// iterators and [`Value`]s that are still around stay safe to use: iterators go on, values keep their
+/// bytes, figures stay as they were, and other calls that can fail answer [`Error::Closed`].
 ///
 /// A process that forks opens its stores afterwards: a child that uses or drops a handle of its
 /// parent's shares the files and the lock with it.
@@ -101,7 +100,8 @@ impl Db {
 
     // Writing.
 
-    /// Stores `value` under `key`, whatever was there.
+    /// Stores `value` under `key`, whatever was there: a TTL of the old value does not go over to the new one.
+    /// Their lengths have [limits](crate#limits).
     ///
     /// # Errors
     ///
@@ -182,12 +182,8 @@ impl Db {
         value: &[u8],
         options: WriteOptions,
     ) -> Result<Option<Version>> {
-        self.store().timed(Operation::Update, Some(key), |store| {
-            let stored = store.stored(value, options.expiry)?;
-            store.modify(key, options.durability, |old| {
-                Ok(if old.is_none() { Decision::Put(stored) } else { Decision::Keep })
-            })
-        })
+        let put = |store: &Store| store.put_if_absent(key, value, options);
+        self.store().timed(Operation::Update, Some(key), put)
     }
 
     /// Replaces the value if it equals `expected`; None stands for "no value", on both sides.
@@ -228,23 +224,8 @@ impl Db {
         new: Option<&[u8]>,
         options: WriteOptions,
     ) -> Result<bool> {
-        let stored = new.map(|value| self.store().stored(value, options.expiry)).transpose()?;
-        let mut swapped = false;
-        self.store().timed(Operation::Update, Some(key), |store| {
-            store.modify(key, options.durability, |old| {
-                swapped = match (old, expected) {
-                    (None, None) => true,
-                    (Some(found), Some(expected)) => with_value(found, |value| value == expected)?,
-                    _ => false,
-                };
-                Ok(match stored {
-                    _ if !swapped => Decision::Keep,
-                    Some(stored) => Decision::Put(stored),
-                    None => Decision::Delete,
-                })
-            })
-        })?;
-        Ok(swapped)
+        let swap = |store: &Store| store.compare_and_swap(key, expected, new, options);
+        self.store().timed(Operation::Update, Some(key), swap)
     }
 
     /// Stores `value` if the key's value still is the one of version `expected`. Answers the new
@@ -274,15 +255,8 @@ impl Db {
         expected: Version,
         options: WriteOptions,
     ) -> Result<Option<Version>> {
-        self.store().timed(Operation::Update, Some(key), |store| {
-            let stored = store.stored(value, options.expiry)?;
-            let shard = store.route(key).1.id;
-            store.modify(key, options.durability, |old| {
-                let version = old.map(|found| Version::new(shard, found.frame.header.seqno));
-                let is_expected = version == Some(expected);
-                Ok(if is_expected { Decision::Put(stored) } else { Decision::Keep })
-            })
-        })
+        let put = |store: &Store| store.put_if_version(key, value, expected, options);
+        self.store().timed(Operation::Update, Some(key), put)
     }
 
     /// Replaces the value by what `change` makes of it; None stands for "no value", on both sides.
@@ -328,21 +302,9 @@ impl Db {
         loop {
             let old = self.get(key)?;
             let new = change(old.as_deref());
-            let stored = new.as_deref().map(|new| self.store().stored(new, options.expiry));
-            let stored = stored.transpose()?;
-            let seen = old.map(|old| old.version().parts().1);
-            let mut is_unchanged = false;
-            self.store().timed(Operation::Update, Some(key), |store| {
-                store.modify(key, options.durability, |now| {
-                    is_unchanged = now.map(|found| found.frame.header.seqno) == seen;
-                    Ok(match stored {
-                        _ if !is_unchanged => Decision::Again,
-                        Some(stored) => Decision::Put(stored),
-                        None => Decision::Delete,
-                    })
-                })
-            })?;
-            if is_unchanged {
+            let seen = old.map(|old| old.version());
+            let replace = |store: &Store| store.replace_if_seen(key, seen, new.as_deref(), options);
+            if self.store().timed(Operation::Update, Some(key), replace)? {
                 return Ok(new);
             }
         }
@@ -386,7 +348,8 @@ impl Db {
 
     // Expiry.
 
-    /// Lets `key` expire after `ttl` from now. Answers whether it is there.
+    /// Lets `key` expire after `ttl` from now. Answers whether it is there. This writes the record anew, with
+    /// the store's durability: it costs as much as a put, and gives the value a new version.
     ///
     /// # Errors
     ///
@@ -395,7 +358,7 @@ impl Db {
         self.store().timed(Operation::Update, Some(key), |store| store.set_expiry(key, Some(ttl)))
     }
 
-    /// Lets `key` never expire. Answers whether it is there.
+    /// Lets `key` never expire. Answers whether it is there. As [`Db::expire`], this is a write.
     ///
     /// # Errors
     ///
@@ -445,7 +408,7 @@ impl Db {
     /// As [any read](crate#errors): one damaged record fails the call.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
         let mut values = vec![None; keys.len()];
-        let mut copies = Copies::default();
+        let mut copies = Copies::with_capacity(keys.len().min(GROUP));
         self.store().get_many(keys, |index, found| {
             let Some((found, shard, guard)) = found else { return Ok(()) };
             if copies.take(index, &found, shard.id) {
@@ -626,7 +589,8 @@ impl Db {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAStore`] if `target` holds other files or another store, [`Error::Locked`] if
+    /// [`Error::NotAStore`] if `target` holds other files or another store, or lies in the store's own
+    /// directory, [`Error::Locked`] if
     /// somebody has it open or makes a checkpoint there, [`Error::Io`] if it lies on another file system
     /// or its parent does not exist. [`Error::Poisoned`] if an fsync in it fails, and from then on: the store
     /// itself goes on, but makes no checkpoints until it is opened again. Else as [any write](crate#errors).
@@ -752,7 +716,7 @@ impl Db {
     ///
     /// # Errors
     ///
-    /// As [`Db::sync`]. The store is closed all the same.
+    /// [`Error::Poisoned`] if the disk failed before; else as [`Db::sync`]. The store is closed all the same.
     pub fn close(&self) -> Result<()> {
         self.handle.close()
     }

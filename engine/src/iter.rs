@@ -94,6 +94,8 @@ impl Iter {
     /// The next record's place, in the last view.
     fn next_location(&mut self) -> Option<Location> {
         while self.next == self.entries.len() {
+            self.entries.clear();
+            self.next = 0;
             let (_, view) = self.views.last()?;
             if self.leaf == 0 {
                 view.will_need();
@@ -105,14 +107,10 @@ impl Iter {
             } else {
                 view.leaf(self.leaf, &mut self.entries);
                 self.leaf += 1;
-                self.next = 0;
                 for (_, location) in self.entries.iter().take(AHEAD) {
                     view.prefetch(*location);
                 }
-                continue;
             }
-            self.entries.clear();
-            self.next = 0;
         }
         let (_, view) = self.views.last()?;
         if let Some((_, ahead)) = self.entries.get(self.next + AHEAD) {
@@ -123,7 +121,7 @@ impl Iter {
         Some(location)
     }
 
-    fn next_entry(&mut self, with_value: bool) -> Option<Result<Entry>> {
+    fn next_entry(&mut self, wants_value: bool) -> Option<Result<Entry>> {
         loop {
             let location = self.next_location()?;
             let (shard, view) = self.views.last().expect("a location comes from a view");
@@ -134,7 +132,7 @@ impl Iter {
             if found.frame.is_expired(|| self.now_ms) {
                 continue;
             }
-            let value = if with_value {
+            let value = if wants_value {
                 Value::new(found, *shard, |_| Arc::clone(view.segment(location)))
             } else {
                 Ok(Value::empty(&found, *shard))

@@ -42,13 +42,19 @@
 //! - **Any write**: [`Error::KeyTooLarge`] and its like for what is too large; [`Error::NoSpace`] if the
 //!   disk is full: nothing of the write is kept, and writes go on once there is space.
 //!   [`Error::Poisoned`] after a failure that left the disk's state unknown: reads go on, writes need
-//!   the store to be opened again. [`Error::ReadOnly`] if the store was opened so.
+//!   the store to be opened again (from a checkpoint it may be about checkpoints alone). [`Error::ReadOnly`] if the store was opened so.
 //!   [`Error::Indeterminate`] if the write was made, and reads see it, but it is unknown whether it
 //!   survives a power cut. [`Db::poisoned`] tells whether the store still takes writes; if so,
 //!   [`Db::sync`] may be tried again. After a failed fsync the system may take pages for clean that
 //!   never reached the device: restart the machine before you rely on what a reopened store shows.
 //! - **Any call**: [`Error::Closed`] once the store is closed, and [`Error::Io`] if the system refuses a
 //!   file operation.
+//!
+//! # Limits
+//!
+//! A key has up to 65,536 bytes, and may be empty. A value has up to 4,294,901,688 bytes, a little under
+//! 4 GiB less 64 KiB. What one shard gets of a batch must fit a segment of at most 32 GiB. A store has 1 to
+//! 256 shards, as many as it was made with.
 //!
 //! # Threads
 //!
@@ -83,6 +89,7 @@ mod buffer;
 mod checkpoint;
 mod compact;
 mod compress;
+mod conditional;
 mod db;
 mod iter;
 mod maintenance;
@@ -90,6 +97,7 @@ mod maintenance;
 mod metrics;
 mod open;
 mod options;
+mod rate;
 mod reads;
 mod recover;
 mod reserve;

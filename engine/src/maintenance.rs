@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use caskade_codec::ids::ShardId;
 use caskade_shard::context::Event;
-use caskade_shard::log_file::ShardSet;
 use caskade_shard::merge::Surroundings;
 use caskade_shard::planted;
+use caskade_shard::shard_set::ShardSet;
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use rayon::prelude::*;
 
 use crate::options::{Background, Durability};
+use crate::rate::Rate;
 use crate::store::{Around, Store};
 use crate::{Error, Result};
 
@@ -229,6 +230,7 @@ impl Maintenance {
             // A merge that made way for closing.
             return;
         }
+        self.store.background_errors.fetch_add(1, Ordering::Relaxed);
         if let Some(hook) = &self.store.options.on_background_error {
             hook(error);
         }
@@ -257,11 +259,14 @@ impl Maintenance {
         self.take_due_retry();
         self.heal();
         let sealed = self.seal();
-        if matches!(sealed, Ok(true)) {
+        if matches!(sealed, Ok(true)) || self.is_idle() {
             return sealed;
         }
         // Also after a failure: on a full disk a merge may be what makes space.
         let merged = self.merge();
+        if let (Err(_), Err(error)) = (&sealed, &merged) {
+            self.report(error);
+        }
         sealed.and(merged)
     }
 
@@ -571,43 +576,6 @@ impl Surroundings for Paced<'_> {
     }
 }
 
-/// A rate that is kept by sleeping, by all threads together.
-#[derive(Debug)]
-struct Rate {
-    bytes_per_sec: Option<u64>,
-    /// When everything is paid for that was spent.
-    paid_at: Mutex<Duration>,
-}
-
-impl Rate {
-    /// Short sleeps are never exact: so small a debt is left to who comes next.
-    const LEAST: Duration = Duration::from_millis(5);
-    /// A longer sleep is cut in pieces.
-    const PIECE: Duration = Duration::from_millis(50);
-
-    fn new(bytes_per_sec: Option<u64>) -> Self {
-        Self { bytes_per_sec, paid_at: Mutex::default() }
-    }
-
-    /// Sleeps until so many bytes, spent `now`, are paid for, or until `is_over`, which is asked now
-    /// and then.
-    fn spend(&self, bytes: u64, now: Duration, is_over: impl Fn() -> bool) {
-        let Some(rate) = self.bytes_per_sec else { return };
-        let cost = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
-        let mut left = {
-            let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
-            // What was not used is not saved up.
-            *paid_at = (*paid_at).max(now) + cost;
-            paid_at.saturating_sub(now)
-        };
-        while left >= Self::LEAST && !is_over() {
-            let piece = left.min(Self::PIECE);
-            std::thread::sleep(piece);
-            left = left.saturating_sub(piece);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -703,35 +671,6 @@ mod tests {
         assert!(maintenance.next_deadline().is_some(), "a new store looks around once");
         let _ = maintenance.store.ctx.poison.latch("a test");
         assert_eq!(maintenance.next_deadline(), None);
-    }
-
-    #[test]
-    fn threads_share_a_rate() {
-        let rate = Rate::new(Some(1 << 20));
-        let pieces = std::sync::atomic::AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    rate.spend(256 << 10, Duration::ZERO, || {
-                        pieces.fetch_add(1, Ordering::Relaxed);
-                        false
-                    });
-                });
-            }
-        });
-        // A quarter of a second for the first, a whole one for the last: in pieces of a twentieth.
-        assert_eq!(pieces.into_inner(), 5 + 10 + 15 + 20);
-    }
-
-    #[test]
-    fn a_slow_rate_ends_with_the_store() {
-        let rate = Rate::new(Some(1));
-        let pieces = std::cell::Cell::new(0);
-        rate.spend(1 << 30, Duration::ZERO, || {
-            pieces.set(pieces.get() + 1);
-            pieces.get() == 3
-        });
-        assert_eq!(pieces.get(), 3);
     }
 
     #[test]

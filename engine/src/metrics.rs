@@ -22,7 +22,7 @@ const GAUGES: [Gauge; 9] = [
 /// A figure that only goes up while the store is open.
 type Counter = (&'static str, Unit, &'static str, fn(&Stats) -> u64);
 
-const COUNTERS: [Counter; 9] = [
+const COUNTERS: [Counter; 10] = [
     ("caskade_gets_total", Unit::Count, "Keys read", |s| s.gets),
     ("caskade_puts_total", Unit::Count, "Writes", |s| s.puts),
     ("caskade_commits_total", Unit::Count, "Commits of durable writes", |s| s.commits),
@@ -34,6 +34,9 @@ const COUNTERS: [Counter; 9] = [
     }),
     ("caskade_freed_bytes_total", Unit::Bytes, "Bytes that merges freed", |s| s.total.freed_bytes),
     ("caskade_sealed_total", Unit::Count, "Segments sealed", |s| s.total.sealed),
+    ("caskade_background_errors_total", Unit::Count, "Failures of background work", |s| {
+        s.background_errors
+    }),
 ];
 
 impl Stats {

@@ -94,12 +94,7 @@ fn prepare_directory(options: &Builder) -> Result<Option<Box<dyn LockGuard>>> {
                 let reason = "there is no such directory";
                 return Err(Error::NotAStore { path: path.clone(), reason });
             }
-            match storage.create_dir(path) {
-                Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(Error::io("create the directory", path, fault));
-                }
-                _ => {}
-            }
+            storage.ensure_dir(path).at("create the directory", path)?;
         }
         Err(fault) if fault.kind() == io::ErrorKind::NotADirectory => {
             let reason = "it is a file, not a directory";
@@ -186,12 +181,7 @@ fn create(options: &Builder, events: &Sender<Event>) -> Result<StoreMeta> {
     let ctx = context(options, &meta, events.clone());
     for shard in (0..meta.shards).map(ShardId) {
         let dir = path.join(names::shard(shard));
-        match storage.create_dir(&dir) {
-            Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("create the directory", &dir, fault));
-            }
-            _ => {}
-        }
+        storage.ensure_dir(&dir).at("create the directory", &dir)?;
         let mut manifest = Manifest {
             uuid: meta.uuid,
             shard,

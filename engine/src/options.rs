@@ -81,7 +81,7 @@ impl WriteOptions {
         Self::default()
     }
 
-    /// The record expires this long after now.
+    /// The record expires this long after it is written.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.expiry = Some(ExpiryAt::In(ttl));

@@ -38,7 +38,7 @@ impl Store {
             Glimpse::Plain(found) if is_copied(&found) => Ok(Some(Value::copied(found, shard.id))),
             Glimpse::Plain(found) => {
                 let share = |found: Found<'_>| shard.share_segment(&found, &guard);
-                Value::large(found, shard.id, share).map(Some)
+                Value::other(found, shard.id, share).map(Some)
             }
             Glimpse::Nothing => Ok(None),
             Glimpse::Unsure(guess) => self.get_other(shard, &guard, hash, key, guess),
@@ -162,11 +162,7 @@ impl Store {
         let (hash, shard) = self.route(key);
         let guard = self.ctx.reclaim.enter();
         // Verified like any read: a damaged header would answer another length, or an expiry.
-        // Not by `find_unexpired`: one caller more, and gets have calls in them (16 instructions).
-        let Some(found) = shard.find(&guard, hash, key)? else { return Ok(None) };
-        if !self.is_unexpired(&found) {
-            return Ok(None);
-        }
+        let Some(found) = self.find_unexpired(shard, &guard, hash, key)? else { return Ok(None) };
         let stored = found.frame.value();
         original_len(found.frame.header.flags, stored).map(Some).ok_or_else(|| {
             found.segment.corrupt(found.location.offset(), "a compressed value is cut off")
@@ -185,11 +181,7 @@ impl Store {
     }
 
     /// The record of a key, unless it is expired.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "the read path is one function: results stay in registers"
-    )]
+    #[inline]
     pub(crate) fn find_unexpired<'g>(
         &self,
         shard: &'g Shard,

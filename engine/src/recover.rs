@@ -68,13 +68,13 @@ pub(crate) fn recover(ctx: &Arc<Context>, options: &Builder) -> Result<Recovered
 }
 
 /// What a look at the store found.
-struct Found {
+struct Look {
     shards: Vec<ShardScan>,
     next_turn: u64,
 }
 
 /// Reads everything, and changes nothing but what the journal restores.
-fn look(ctx: &Context, request: &Request<'_>, tell: &(impl Fn() + Sync)) -> Result<Found> {
+fn look(ctx: &Context, request: &Request<'_>, tell: &(impl Fn() + Sync)) -> Result<Look> {
     request.progress.begin();
     let journal = JournalScan::read(ctx)?;
     // Beside a writer, the order counts. All logs are read after all manifests, so that a batch that
@@ -96,7 +96,7 @@ fn look(ctx: &Context, request: &Request<'_>, tell: &(impl Fn() + Sync)) -> Resu
         })
         .collect::<Result<Vec<_>>>()?;
     resolve_batches(&mut shards);
-    Ok(Found { shards, next_turn: journal.next_turn() })
+    Ok(Look { shards, next_turn: journal.next_turn() })
 }
 
 /// How many looks an open takes at most while each finds something else wrong.
@@ -106,7 +106,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// Looks at a store that a living writer may be changing meanwhile. What is wrong may be the writer's
 /// doing: a record half written, a segment merged away. It counts if the next look finds it again.
-fn look_until_sure(look: impl Fn() -> Result<Found>, pause: impl Fn()) -> Result<Found> {
+fn look_until_sure(look: impl Fn() -> Result<Look>, pause: impl Fn()) -> Result<Look> {
     let mut answer = look();
     let mut known = Vec::new();
     for _ in 1..LOOKS_MAX {
@@ -142,7 +142,7 @@ impl Place {
     }
 
     /// All that a writer may have caused.
-    fn doubtful(answer: &Result<Found>) -> Vec<Self> {
+    fn doubtful(answer: &Result<Look>) -> Vec<Self> {
         match answer {
             Ok(found) => {
                 let losses = found.shards.iter().flat_map(ShardScan::losses).map(Self::of);

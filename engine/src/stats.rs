@@ -94,6 +94,8 @@ pub struct Stats {
     /// How long writers are made to rest, in microseconds for every 64 KiB, because merging or sealing
     /// is behind; 0 most of the time.
     pub brake_micros: u64,
+    /// Errors of background work, which goes on trying; see [`Builder::on_background_error`](crate::Builder::on_background_error).
+    pub background_errors: u64,
     /// Whether the store is poisoned.
     pub is_poisoned: bool,
 }
@@ -193,6 +195,7 @@ impl Stats {
             puts: store.writes(),
             open_millis: store.report.elapsed.as_millis() as u64,
             brake_micros: store.brake_micros(store.shards.iter()),
+            background_errors: load(&store.background_errors),
             is_poisoned: store.ctx.poison.is_latched(),
         }
     }

@@ -8,9 +8,9 @@ use caskade_codec::hash::shard_of;
 use caskade_codec::ids::{Seqno, ShardId};
 use caskade_shard::commit::Committer;
 use caskade_shard::context::{Context, Event};
-use caskade_shard::log_file::ShardSet;
 use caskade_shard::merge::Surroundings;
 use caskade_shard::shard::Shard;
+use caskade_shard::shard_set::ShardSet;
 use caskade_shard::storage::LockGuard;
 
 use crate::options::{Background, Builder, Durability};
@@ -29,16 +29,19 @@ pub(crate) struct Store {
     pub(crate) report: OpenReport,
     /// Whether somebody wants to hear of slow operations.
     pub(crate) is_timed: bool,
+    // Each guarded by a lock of its own.
     /// Space for a full disk.
     pub(crate) reserve: Reserve,
     /// The lock on the directory; none where the store is read-only.
     pub(crate) lock: std::sync::Mutex<Option<Box<dyn LockGuard>>>,
     // Atomics.
     state: AtomicU8,
-    /// Something was written since the last sync by time.
+    /// Something was written since the last sync by time, or rest.
     pub(crate) is_dirty: AtomicBool,
     /// Bytes written since the last rest.
     unrested_bytes: AtomicU64,
+    /// Errors that no caller heard of.
+    pub(crate) background_errors: AtomicU64,
 }
 
 const OPEN: u8 = 0;
@@ -70,6 +73,7 @@ impl Store {
             state: OPEN.into(),
             is_dirty: false.into(),
             unrested_bytes: 0.into(),
+            background_errors: 0.into(),
         }
     }
 
@@ -177,7 +181,7 @@ impl Store {
         self.is_dirty.store(false, Ordering::Release);
         let mark = |shard: &Shard| {
             let mut locked = shard.lock()?;
-            let last = Seqno(locked.next_seqno().0 - 1);
+            let last = locked.last_seqno();
             if shard.durable() < last || shard.horizon() < last {
                 locked.append_marker(shard.durable())?;
             }
@@ -264,8 +268,8 @@ mod tests {
     use caskade_shard::storage::sim::{Call, Op, SimDisk, Verdict};
 
     use super::*;
+    use crate::conditional::Decision;
     use crate::options::WriteOptions;
-    use crate::writes::Decision;
 
     /// What writes weigh decides how often they rest: all kinds of them weigh something.
     #[test]
@@ -311,7 +315,7 @@ mod tests {
         }
         // The process is out of handles.
         disk.faults().set_rule(|call: &Call| match call.op {
-            Op::SyncDir | Op::Open | Op::Create => Verdict::Fail(24),
+            Op::OpenDir | Op::Open | Op::Create => Verdict::Fail(24),
             _ => Verdict::Proceed,
         });
         assert!(store.begin_closing());

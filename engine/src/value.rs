@@ -23,7 +23,8 @@ const COPIED_MAX: usize = 1024;
 /// It dereferences to its bytes. Values of up to 1 KiB are copied, into up to 4 KiB of memory that
 /// the thread used before; a larger one borrows the memory map of its segment, which stays valid, and
 /// on disk, for as long as any handle to it lives, also when the key is overwritten, the segment is
-/// merged away, or the store is closed. Who keeps values for long takes `to_vec()`.
+/// merged away, or the store is closed. A compressed value is decompressed into memory of its own, and
+/// [`Db::get_many`](crate::Db::get_many) copies several into one piece. Who keeps values for long takes `to_vec()`.
 #[derive(Clone)]
 pub struct Value {
     repr: Repr,
@@ -63,7 +64,7 @@ impl Value {
         if is_copied(&found) {
             Ok(Self::copied(found, shard))
         } else {
-            Self::large(found, shard, segment)
+            Self::other(found, shard, segment)
         }
     }
 
@@ -80,7 +81,7 @@ impl Value {
 
     /// A value that is not copied as it is.
     #[inline(never)]
-    pub(crate) fn large(
+    pub(crate) fn other(
         found: Found<'_>,
         shard: ShardId,
         segment: impl FnOnce(Found<'_>) -> Arc<Segment>,
@@ -132,20 +133,29 @@ struct Placed {
 /// Small values on their way into one piece of memory: an allocation for all of them.
 ///
 /// Few enough that it does no harm if only one of them is kept.
-#[derive(Default)]
 pub(crate) struct Copies {
     bytes: Vec<u8>,
     values: Vec<Placed>,
 }
 
 impl Copies {
+    /// None yet, and room for so many at once.
+    pub(crate) fn with_capacity(count: usize) -> Self {
+        Self { bytes: Vec::new(), values: Vec::with_capacity(count) }
+    }
+
     /// Copies the value, or answers that it is none to be copied as it is.
     #[inline]
     pub(crate) fn take(&mut self, at: usize, found: &Found<'_>, shard: ShardId) -> bool {
         if !is_copied(found) {
             return false;
         }
-        self.bytes.extend_from_slice(found.frame.value());
+        let value = found.frame.value();
+        if self.values.is_empty() {
+            // The others may be about as long.
+            self.bytes.reserve(self.values.capacity() * value.len());
+        }
+        self.bytes.extend_from_slice(value);
         self.values.push(Placed {
             at,
             end: self.bytes.len() as u32,

@@ -1,51 +1,35 @@
-//! Writes: puts, deletes, conditional writes, batches.
-
-use std::time::Duration;
+//! Writes that go through whatever is there: puts, deletes, batches.
 
 use caskade_codec::ids::{Seqno, ShardId};
 use caskade_codec::record::{FRAME_LEN_MIN, Flags, KEY_LEN_MAX, VALUE_LEN_MAX};
-use caskade_shard::log_file::ShardSet;
 use caskade_shard::planted;
-use caskade_shard::read_path::Found;
 use caskade_shard::shard::Shard;
+use caskade_shard::shard_set::ShardSet;
 use caskade_shard::write_path::{BatchName, Change, Locked, Old, Op, Staged};
 
 use crate::batch::Batch;
 use crate::compress;
 use crate::options::{Durability, ExpiryAt, WriteOptions};
-use crate::reads::with_value;
 use crate::store::Store;
 use crate::version::Version;
 use crate::{Error, Result};
 
 /// A value on its way to disk.
 pub(crate) struct Stored<'a> {
-    value: std::borrow::Cow<'a, [u8]>,
-    flags: Flags,
-    expiry: Option<u64>,
+    pub(crate) value: std::borrow::Cow<'a, [u8]>,
+    pub(crate) flags: Flags,
+    pub(crate) expiry: Option<u64>,
 }
 
 impl Stored<'_> {
     #[inline]
-    fn change(&self) -> Change<'_> {
+    pub(crate) fn change(&self) -> Change<'_> {
         Change::Put { value: &self.value, flags: self.flags, expiry: self.expiry }
     }
 }
 
-/// What to do after looking at a key's record.
-pub(crate) enum Decision<'a> {
-    /// Leave it: the caller hears that.
-    Keep,
-    /// Leave it, for the caller decides anew.
-    Again,
-    /// Store this value.
-    Put(Stored<'a>),
-    /// Remove it.
-    Delete,
-}
-
 #[inline]
-fn check_key(key: &[u8]) -> Result<()> {
+pub(crate) fn check_key(key: &[u8]) -> Result<()> {
     if key.len() <= KEY_LEN_MAX {
         return Ok(());
     }
@@ -54,7 +38,7 @@ fn check_key(key: &[u8]) -> Result<()> {
 
 /// About how much a record takes of the log, for the brake.
 #[inline]
-fn weight(key: &[u8], value: &[u8]) -> u64 {
+pub(crate) fn weight(key: &[u8], value: &[u8]) -> u64 {
     (FRAME_LEN_MIN + key.len() + value.len()) as u64
 }
 
@@ -79,7 +63,7 @@ impl Store {
 
     /// On the wall clock, in milliseconds since 1970.
     #[inline]
-    fn expiry_at(&self, at: ExpiryAt) -> u64 {
+    pub(crate) fn expiry_at(&self, at: ExpiryAt) -> u64 {
         match at {
             ExpiryAt::In(ttl) => {
                 let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
@@ -148,97 +132,16 @@ impl Store {
 
     /// What a write's durability asks for where there was nothing to write: what it found may not be
     /// durable yet, and whoever repeats a write relies on the answer.
-    fn acknowledge_what_is(&self, shard: &Shard, durability: Option<Durability>) -> Result<()> {
+    pub(crate) fn acknowledge_what_is(
+        &self,
+        shard: &Shard,
+        durability: Option<Durability>,
+    ) -> Result<()> {
         let is_sync = durability.unwrap_or(self.options.durability) == Durability::Sync;
         if is_sync && !planted!("absence-not-durable") {
             self.committer.wait(&self.shards, &[(shard.id, shard.last_seqno())])?;
         }
         Ok(())
-    }
-
-    /// Looks at a key's record and changes it, in one step.
-    pub(crate) fn modify<'v>(
-        &self,
-        key: &[u8],
-        durability: Option<Durability>,
-        decide: impl FnOnce(Option<&Found<'_>>) -> Result<Decision<'v>>,
-    ) -> Result<Option<Version>> {
-        self.check_writable()?;
-        check_key(key)?;
-        // Asked before the lock is taken; a delete needs none.
-        let space = self.check_space();
-        let (hash, shard) = self.route(key);
-        let (mut is_answer, mut bytes) = (true, weight(key, b""));
-        let applied = {
-            let mut locked = shard.lock()?;
-            let guard = self.ctx.reclaim.enter();
-            let found = self.find_unexpired(shard, &guard, hash, key)?;
-            if planted!("look-then-lock") {
-                drop(locked);
-                locked = shard.lock()?;
-            }
-            match decide(found.as_ref())? {
-                Decision::Keep => None,
-                Decision::Again => {
-                    is_answer = false;
-                    None
-                }
-                Decision::Put(stored) => {
-                    space?;
-                    bytes = weight(key, &stored.value);
-                    let op = Op { hash, key, change: stored.change() };
-                    Some(locked.apply(&op)?)
-                }
-                Decision::Delete => {
-                    let op = Op { hash, key, change: Change::Delete };
-                    let is_there = |old: &Old<'_>| Ok(!matches!(old, Old::Absent));
-                    self.with_reserve(|| locked.apply_if(&op, is_there))?
-                }
-            }
-        };
-        let Some(seqno) = applied else {
-            if is_answer {
-                self.acknowledge_what_is(shard, durability)?;
-            }
-            return Ok(None);
-        };
-        self.acknowledge(&[(shard.id, seqno)], durability, bytes)?;
-        Ok(Some(Version::new(shard.id, seqno)))
-    }
-
-    /// Writes the record of a key anew, with another expiry. Answers whether it is there.
-    pub(crate) fn set_expiry(&self, key: &[u8], ttl: Option<Duration>) -> Result<bool> {
-        let mut is_there = false;
-        self.modify(key, None, |old| {
-            let Some(found) = old else { return Ok(Decision::Keep) };
-            is_there = true;
-            Ok(Decision::Put(Stored {
-                // As it is stored: a compressed value stays so.
-                value: found.frame.value().to_vec().into(),
-                flags: found.frame.header.flags.without(Flags::EXPIRY).without(Flags::IN_BATCH),
-                expiry: ttl.map(|ttl| self.expiry_at(ExpiryAt::In(ttl))),
-            }))
-        })?;
-        Ok(is_there)
-    }
-
-    /// Adds to a counter. Answers the sum.
-    pub(crate) fn fetch_add(&self, key: &[u8], delta: i64, options: WriteOptions) -> Result<i64> {
-        let mut sum = delta;
-        // The sum is known only under the lock, so that the record is made there.
-        self.modify(key, options.durability, |old| {
-            let mut expiry = options.expiry;
-            if let Some(found) = old {
-                let count = with_value(found, |value| {
-                    let bytes = <[u8; 8]>::try_from(value);
-                    bytes.map_err(|_| Error::NotACounter { len: value.len() })
-                })??;
-                sum = i64::from_le_bytes(count).wrapping_add(delta);
-                expiry = found.frame.expiry().map(ExpiryAt::UnixMillis);
-            }
-            Ok(Decision::Put(self.stored_owned(sum.to_le_bytes().to_vec(), expiry)?))
-        })?;
-        Ok(sum)
     }
 
     /// Writes a batch. Answers the version of its last record in its lowest shard.

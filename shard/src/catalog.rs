@@ -18,7 +18,7 @@ use crate::storage;
 /// How many segment ids are listed ahead of use, so that a rotation need not wait for a manifest.
 pub(crate) const OPEN_AHEAD: usize = 16;
 
-/// The manifest in memory, equal to the one on disk.
+/// The manifest in memory, equal to the one on disk but for the next id, which runs ahead.
 #[derive(Debug)]
 pub struct Catalog {
     dir: PathBuf,
@@ -57,6 +57,8 @@ impl Catalog {
         let answer = edit(&mut next)?;
         next.generation += 1;
         write(ctx, &self.dir, &next)?;
+        // Another thread's sync of the directory may have failed meanwhile, and lost the new name.
+        ctx.poison.check()?;
         *current = next;
         Ok(answer)
     }
@@ -70,7 +72,12 @@ pub fn write(ctx: &Context, dir: &Path, manifest: &Manifest) -> Result<()> {
 
 /// Writes the manifest of a checkpoint.
 pub fn write_in_target(ctx: &Context, dir: &Path, manifest: &Manifest) -> Result<()> {
-    replace_or(&ctx.targets, ctx, dir, names::MANIFEST, &manifest.encode())
+    replace_in_target(ctx, dir, names::MANIFEST, &manifest.encode())
+}
+
+/// Replaces a file of a checkpoint. A failed sync ends checkpoints.
+pub fn replace_in_target(ctx: &Context, dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    replace_or(&ctx.targets, ctx, dir, name, bytes)
 }
 
 /// Replaces a file of the store. A failed sync poisons the store.

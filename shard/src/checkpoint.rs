@@ -24,21 +24,11 @@ pub struct Linked {
 }
 
 impl Shard {
-    /// Seals all that ended, for somebody who holds the upkeep of several shards.
-    pub fn seal_ended_for(&self, _upkeep: &Upkeep<'_>) -> Result<usize> {
-        self.seal_ended_locked()
-    }
-
     /// Makes `target` a copy of this shard up to `cut`. The active segment ended at the cut, and
     /// everything up to it is sealed and settled.
     pub fn link_into(&self, target: &Path, cut: Seqno, _upkeep: &Upkeep<'_>) -> Result<Linked> {
         let storage = &*self.ctx.storage;
-        match storage.create_dir(target) {
-            Err(fault) if fault.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("create the directory", target, fault));
-            }
-            _ => {}
-        }
+        storage.ensure_dir(target).at("create the directory", target)?;
         let mut manifest = self.catalog.manifest().clone();
         manifest.segments.retain(|entry| entry.sealed().is_some_and(|s| s.min_seqno <= cut));
         manifest.next_log_seqno = cut.next();

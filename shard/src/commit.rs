@@ -16,8 +16,9 @@ use crate::catalog::raise_horizon;
 use crate::context::{Context, Event};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Stretch};
-use crate::log_file::{Cut, LogFile, ShardSet};
+use crate::log_file::{Cut, LogFile};
 use crate::shard::Shard;
+use crate::shard_set::ShardSet;
 use crate::turns::Turns;
 use crate::write_path::Locked;
 

@@ -61,7 +61,7 @@ pub struct Context {
 /// Something for the maintenance thread to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The shard's active segment is full or nearly so: seal the old, prepare the next.
+    /// The shard's active segment ended and the next was taken: seal the one, prepare another.
     Rotation(ShardId),
     /// The shard's active segment will need more room soon.
     Extension(ShardId),
@@ -69,7 +69,7 @@ pub enum Event {
     JournalTurn,
     /// A segment was sealed or got more dead bytes: merging may pay.
     Garbage(ShardId),
-    /// The first write after a time without any, by the monotonic clock.
+    /// The first write after a sync by time or a rest, by the monotonic clock.
     Awake(Duration),
     /// The store closes.
     Close,

@@ -147,8 +147,12 @@ pub enum Error {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
-    /// An earlier failure left the disk's state unknown. Reads go on; writes need a reopened store.
-    #[error("the store takes no more writes until it is reopened: {cause}")]
+    /// An earlier failure left the disk's state unknown. Reads go on; writes need a reopened store. From a
+    /// checkpoint it may mean that only checkpoints are refused until then, which is so while `Db::poisoned`
+    /// answers `None`.
+    #[error(
+        "refused until the store is reopened, after a failure that left the disk's state unknown: {cause}"
+    )]
     Poisoned {
         /// The first failure.
         cause: Arc<str>,

@@ -20,6 +20,7 @@ mod trace;
 #[macro_use]
 pub mod planted;
 
+mod ahead;
 mod apart;
 pub mod catalog;
 pub mod checkpoint;
@@ -44,6 +45,7 @@ pub mod segment;
 #[expect(unsafe_code, reason = "shares segments with readers that take no lock")]
 pub mod segment_table;
 pub mod shard;
+pub mod shard_set;
 pub mod snapshot;
 pub mod storage;
 mod sync;

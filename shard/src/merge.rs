@@ -93,7 +93,11 @@ struct Move {
 /// What a merge has produced so far.
 #[derive(Default)]
 struct Product {
+    /// All its segments.
+    created: Vec<Arc<Segment>>,
     filling: Option<Output>,
+    /// Filled, to be finished when no reader's guard is held.
+    full: Vec<Output>,
     finished: Vec<Finished>,
     /// Whether those are in the segment table.
     is_shown: bool,
@@ -104,10 +108,24 @@ struct Product {
 impl Product {
     /// How many records of the inputs were live.
     fn records(&self) -> u64 {
-        let filling = self.filling.iter().map(|output| output.moves.len());
+        let open = self.filling.iter().chain(&self.full);
+        let open = open.map(|output| output.moves.len());
         let finished = self.finished.iter().map(|output| output.moves.len());
-        (filling.chain(finished).sum::<usize>() + self.expired.len()) as u64
+        (open.chain(finished).sum::<usize>() + self.expired.len()) as u64
     }
+}
+
+/// A merge's first half.
+struct Copying<'m> {
+    product: &'m mut Product,
+    around: &'m dyn Surroundings,
+    now_ms: u64,
+    /// The oldest record of the segments that stay.
+    oldest_outside: Seqno,
+    /// Bytes of the inputs that are still to be gone through.
+    remaining: u64,
+    /// Bytes since the last rest.
+    paced: u64,
 }
 
 impl Shard {
@@ -115,10 +133,7 @@ impl Shard {
     pub fn merge_stats(&self) -> (Vec<SegmentStats>, ShardStats) {
         let damaged = self.damaged().clone();
         let manifest = self.catalog.manifest();
-        let mut live = std::collections::HashMap::new();
-        self.segments.for_each(|segment| {
-            live.insert(segment.id, segment.usage.get());
-        });
+        let live = self.segments.usage();
         let segments = manifest
             .segments
             .iter()
@@ -163,7 +178,7 @@ impl Shard {
         only_drops: bool,
         is_resting: bool,
     ) -> Result<Option<Outcome>> {
-        let _upkeep = self.upkeep()?;
+        let upkeep = self.upkeep()?;
         let (segments, mut stats) = self.merge_stats();
         stats.is_resting = is_resting;
         match merge_policy::plan(&segments, &stats) {
@@ -173,7 +188,7 @@ impl Shard {
             Plan::Merge(ids) => self.merge_segments(&ids, around).map(Some),
             Plan::EndActive => {
                 self.lock()?.end_active();
-                self.seal_ended_locked()?;
+                self.seal_ended_for(&upkeep)?;
                 Ok(Some(Outcome::default()))
             }
         }
@@ -181,9 +196,9 @@ impl Shard {
 
     /// Merges all segments, the active one included.
     pub fn merge_all(&self, around: &dyn Surroundings) -> Result<Outcome> {
-        let _upkeep = self.upkeep()?;
+        let upkeep = self.upkeep()?;
         self.lock()?.end_active();
-        self.seal_ended_locked()?;
+        self.seal_ended_for(&upkeep)?;
         let inputs = self.sealed_inputs(None);
         let now_ms = self.ctx.storage.wall_ms();
         // Where nothing is dead, expired or split into small files, copying would gain nothing.
@@ -269,7 +284,8 @@ impl Shard {
         let inputs = self.sealed_inputs(Some(ids));
         let mut product = Product::default();
         let copied = self.copy(&inputs, &mut product, around).and_then(|()| {
-            self.finish_filling(&mut product)?;
+            product.full.extend(product.filling.take());
+            self.finish_full(&mut product)?;
             self.ctx.sync_dir(&self.dir)?;
             if !planted!("merge-before-settle") {
                 around.settle()?;
@@ -305,67 +321,77 @@ impl Shard {
             .map(|other| other.sealed.min_seqno)
             .min()
             .unwrap_or(Seqno(u64::MAX));
-        let now_ms = self.ctx.storage.wall_ms();
-        let mut remaining: u64 = inputs.iter().map(|input| input.sealed.len).sum();
-        let mut paced = 0;
-        let mut group = Vec::with_capacity(LOOKUPS);
+        let mut job = Copying {
+            product,
+            around,
+            now_ms: self.ctx.storage.wall_ms(),
+            oldest_outside,
+            remaining: inputs.iter().map(|input| input.sealed.len).sum(),
+            paced: 0,
+        };
         for input in inputs {
-            let segment = &input.segment;
-            let bytes = segment.published(input.sealed.len);
-            let mut way = segment.in_order();
-            let mut reached = HEADER_LEN as u64;
-            let before = product.records();
-            let mut frames = Scanner::new(bytes, segment.salt, HEADER_LEN as u64);
-            loop {
-                if paced > 256 << 10 {
-                    around.pace(std::mem::take(&mut paced))?;
-                    self.ctx.poison.check()?;
-                }
-                let guard = self.ctx.reclaim.enter();
-                // Their lookups wait for memory together.
-                group.clear();
-                while group.len() < LOOKUPS
-                    && frames.offset() - reached < LOOKUPS_BYTES_MAX
-                    && let Some((offset, Frame::Record(record))) = frames.next()
-                {
-                    let hash = self.ctx.hasher.hash(record.key);
-                    self.prefetch_slot(&guard, hash);
-                    group.push((offset, hash, record));
-                }
-                let Some((last, _, record)) = group.last() else { break };
-                let end = last + record.frame_len as u64;
-                way.reach(end);
-                paced += end - reached;
-                reached = end;
-                for (offset, hash, record) in &group {
-                    self.copy_record(
-                        segment,
-                        *offset,
-                        *hash,
-                        record,
-                        now_ms,
-                        oldest_outside,
-                        remaining,
-                        product,
-                        &guard,
-                    )?;
-                }
-            }
-            if reached != input.sealed.len && !planted!("damage-merged-away") {
-                // Merging would lose the only trace of what was here.
-                self.damaged().insert(segment.id);
-                return Err(segment.corrupt(reached, "a record is damaged; the segment is kept"));
-            }
-            let names_more = self.names_more(segment, product.records() - before);
-            if names_more && !planted!("damage-merged-away") {
-                // The keydir would be left pointing at what is gone.
-                self.damaged().insert(segment.id);
-                let reason = "the keydir names records that it does not hold; the segment is kept";
-                return Err(segment.corrupt(HEADER_LEN as u64, reason));
-            }
-            remaining -= input.sealed.len;
+            let before = job.product.records();
+            let reached = self.copy_segment(input, &mut job)?;
+            self.check_whole(input, reached, job.product.records() - before)?;
+            job.remaining -= input.sealed.len;
         }
         Ok(())
+    }
+
+    /// Copies what lives in a segment. Answers how far its records go.
+    fn copy_segment(&self, input: &Input, job: &mut Copying<'_>) -> Result<u64> {
+        let segment = &input.segment;
+        let bytes = segment.published(input.sealed.len);
+        let mut way = segment.in_order();
+        let mut reached = HEADER_LEN as u64;
+        let mut group = Vec::with_capacity(LOOKUPS);
+        let mut frames = Scanner::new(bytes, segment.salt, HEADER_LEN as u64);
+        loop {
+            if job.paced > 256 << 10 {
+                job.around.pace(std::mem::take(&mut job.paced))?;
+                self.ctx.poison.check()?;
+            }
+            self.finish_full(job.product)?;
+            let guard = self.ctx.reclaim.enter();
+            // Their lookups wait for memory together.
+            group.clear();
+            while group.len() < LOOKUPS
+                && frames.offset() - reached < LOOKUPS_BYTES_MAX
+                && let Some((offset, Frame::Record(record))) = frames.next()
+            {
+                let hash = self.ctx.hasher.hash(record.key);
+                self.prefetch_slot(&guard, hash);
+                group.push((offset, hash, record));
+            }
+            let Some((last, _, record)) = group.last() else { return Ok(reached) };
+            let end = last + record.frame_len as u64;
+            way.reach(end);
+            job.paced += end - reached;
+            reached = end;
+            for (offset, hash, record) in &group {
+                self.copy_record(job, segment, *offset, *hash, record, &guard)?;
+            }
+        }
+    }
+
+    /// Refuses to replace a segment of which not all that counts was found.
+    fn check_whole(&self, input: &Input, reached: u64, found: u64) -> Result<()> {
+        let segment = &input.segment;
+        let (place, reason) = if reached != input.sealed.len {
+            // Merging would lose the only trace of what was here.
+            (reached, "a record is damaged; the segment is kept")
+        } else if self.names_more(segment, found) {
+            // The keydir would be left pointing at what is gone.
+            let reason = "the keydir names records that it does not hold; the segment is kept";
+            (HEADER_LEN as u64, reason)
+        } else {
+            return Ok(());
+        };
+        if planted!("damage-merged-away") {
+            return Ok(());
+        }
+        self.damaged().insert(segment.id);
+        Err(segment.corrupt(place, reason))
     }
 
     /// Whether the keydir points at more of a segment than the records that were found to be live in
@@ -376,21 +402,17 @@ impl Shard {
         segment.usage.get().1 > found
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the loop's state, from the one loop above")]
     fn copy_record(
         &self,
+        job: &mut Copying<'_>,
         segment: &Segment,
         offset: u64,
         hash: u64,
         record: &Record<'_>,
-        now_ms: u64,
-        oldest_outside: Seqno,
-        remaining: u64,
-        product: &mut Product,
         guard: &Guard<'_>,
     ) -> Result<()> {
         // Older records of the key may hide behind this one, unless nothing outside is older.
-        let hides_something = oldest_outside < record.seqno;
+        let hides_something = job.oldest_outside < record.seqno;
         match record.kind {
             Kind::Batch | Kind::Marker => Ok(()),
             Kind::Tombstone => {
@@ -399,7 +421,7 @@ impl Shard {
                     && !planted!("tombstone-dropped")
                     && !self.has_key(guard, hash, record.key)
                 {
-                    self.append(product, record, None, remaining)?;
+                    self.append(job, record, None)?;
                 }
                 Ok(())
             }
@@ -410,8 +432,8 @@ impl Shard {
                     location.slot() == segment.slot && location.offset() == offset
                 };
                 let Some(here) = self.keydir.find(guard, hash, here) else { return Ok(()) };
-                if record.expiry.is_some_and(|at| at <= now_ms) {
-                    product.expired.push((hash, here, record.frame_len as u64));
+                if record.expiry.is_some_and(|at| at <= job.now_ms) {
+                    job.product.expired.push((hash, here, record.frame_len as u64));
                     if hides_something && !planted!("expiry-uncovers") {
                         let tombstone = Record {
                             kind: Kind::Tombstone,
@@ -420,11 +442,11 @@ impl Shard {
                             value: &[],
                             ..*record
                         };
-                        self.append(product, &tombstone, None, remaining)?;
+                        self.append(job, &tombstone, None)?;
                     }
                     return Ok(());
                 }
-                self.append(product, record, Some((hash, here)), remaining)
+                self.append(job, record, Some((hash, here)))
             }
         }
     }
@@ -440,26 +462,29 @@ impl Shard {
     /// Adds a record to the outputs.
     fn append(
         &self,
-        product: &mut Product,
+        job: &mut Copying<'_>,
         record: &Record<'_>,
         origin: Option<(u32, Location)>,
-        remaining: u64,
     ) -> Result<()> {
+        let product = &mut *job.product;
         let draft = Draft {
             kind: record.kind,
-            flags: record.flags.without(Flags::IN_BATCH).without(Flags::EXPIRY),
+            flags: record.flags.of_value(),
             seqno: record.seqno,
             expiry: record.expiry,
             key: record.key,
             value: record.value,
         };
         let len = draft.frame_len();
-        if product.filling.as_ref().is_some_and(|output| !output.tail.fits(len as u64, false)) {
-            self.finish_filling(product)?;
-        }
+        let is_full = |output: &mut Output| !output.tail.fits(len as u64, false);
+        product.full.extend(product.filling.take_if(is_full));
         let output = match &mut product.filling {
             Some(output) => output,
-            none => none.insert(self.new_output(len as u64, remaining)?),
+            none => {
+                let output = self.new_output(len as u64, job.remaining)?;
+                product.created.push(Arc::clone(output.tail.segment()));
+                none.insert(output)
+            }
         };
         output.tail.make_ready(len as u64, false)?;
         let salt = output.tail.segment().salt;
@@ -498,9 +523,16 @@ impl Shard {
         Ok(Output { tail, tally, hint, moves: Vec::new() })
     }
 
-    /// Makes the output that is being filled durable, but for its name, and closes its file.
-    fn finish_filling(&self, product: &mut Product) -> Result<()> {
-        let Some(Output { tail, tally, .. }) = &product.filling else { return Ok(()) };
+    /// Makes full outputs durable, but for their names, and closes their files.
+    fn finish_full(&self, product: &mut Product) -> Result<()> {
+        for output in std::mem::take(&mut product.full) {
+            product.finished.push(self.finish(output)?);
+        }
+        Ok(())
+    }
+
+    fn finish(&self, output: Output) -> Result<Finished> {
+        let Output { tail, tally, hint, moves } = output;
         let (segment, sealed) = (Arc::clone(tail.segment()), tally.finish());
         segment.shrink_readable(sealed.len);
         segment.expect_gets(sealed.len, sealed.records);
@@ -513,11 +545,8 @@ impl Shard {
                 self.ctx.poison.latch(format_args!("fsync of {path}: {fault}"))
             })?;
         }
-        if let Some(Output { hint, moves, .. }) = product.filling.take() {
-            self.write_hint(segment.id, &hint.finish(&sealed));
-            product.finished.push(Finished { segment, sealed, moves });
-        }
-        Ok(())
+        self.write_hint(segment.id, &hint.finish(&sealed));
+        Ok(Finished { segment, sealed, moves })
     }
 
     /// The manifest names `outputs` instead of `inputs`.
@@ -542,9 +571,7 @@ impl Shard {
     }
 
     fn abandon(&self, product: Product) {
-        let filling = product.filling.map(|output| Arc::clone(output.tail.segment()));
-        let finished = product.finished.into_iter().map(|output| output.segment);
-        for segment in finished.chain(filling) {
+        for segment in &product.created {
             if product.is_shown {
                 self.segments.remove(segment.slot);
             } else {
@@ -556,6 +583,11 @@ impl Shard {
                 let _ = self.ctx.storage.remove(&segment.path);
                 let _ = self.ctx.storage.remove(&self.dir.join(names::hint(segment.id)));
             }
+        }
+        if product.is_shown {
+            drop(product);
+            // Who tries again on a full disk needs their space.
+            self.ctx.reclaim.collect();
         }
     }
 

@@ -1,7 +1,7 @@
 //! Sealing: a full log segment becomes an immutable one, with a hint.
 //!
 //! Order: the segment's bytes are synced, its file is cut to its length, and only then does the
-//! manifest call it sealed. The hint needs no sync: a torn one fails its checksums and is rebuilt.
+//! manifest call it sealed. The hint's name needs no sync: where it is lost, recovery reads the records.
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,7 @@ use crate::catalog::{OPEN_AHEAD, list_ahead};
 use crate::context::Event;
 use crate::error::{At, Result};
 use crate::segment::Segment;
-use crate::shard::{Ended, Shard};
+use crate::shard::{Ended, Shard, Upkeep};
 use crate::storage;
 
 /// So many full segments, over all shards, may wait until sealing is due: each holds a file open.
@@ -49,11 +49,11 @@ pub(crate) fn backlog_micros(files: usize, bytes: u64, shards: u16) -> u64 {
 impl Shard {
     /// Seals what waits for it. Answers how many segments that were.
     pub fn seal_ended(&self) -> Result<usize> {
-        let _upkeep = self.upkeep()?;
-        self.seal_ended_locked()
+        self.seal_ended_for(&self.upkeep()?)
     }
 
-    pub(crate) fn seal_ended_locked(&self) -> Result<usize> {
+    /// As [`Shard::seal_ended`], for somebody who holds the upkeep.
+    pub fn seal_ended_for(&self, _upkeep: &Upkeep<'_>) -> Result<usize> {
         self.ctx.poison.check()?;
         let ended: Vec<Ended> = self.writer().log.ended.iter().cloned().collect();
         if ended.is_empty() {

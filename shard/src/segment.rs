@@ -18,7 +18,7 @@ use caskade_codec::record::{self, HEADER_LEN, Header, HeaderFault};
 use caskade_codec::segment::{self, Role};
 
 use crate::error::{At, Error, Result};
-use crate::extension::Stretch;
+use crate::extension::Room;
 use crate::keydir::prefetch::{prefetch_lines, prefetch_read, prefetch_to_write};
 use crate::location::Location;
 use crate::storage::{Advice, File, Map};
@@ -29,7 +29,7 @@ pub struct Segment {
     // Constant after construction.
     /// The shard it belongs to.
     pub shard: ShardId,
-    /// Its id; never used twice.
+    /// Its id.
     pub id: SegmentId,
     /// Its place in the shard's segment table.
     pub slot: u32,
@@ -458,7 +458,7 @@ impl Tail {
 
     /// Whether `len` more bytes fit below the capacity, leaving the headroom when `spare` is set.
     pub fn fits(&self, len: u64, spare: bool) -> bool {
-        self.position + len + if spare { self.headroom } else { 0 } <= self.capacity
+        self.end_with(len, spare) <= self.capacity
     }
 
     /// Whether frames are written by system call.
@@ -474,8 +474,13 @@ impl Tail {
     /// Whether a frame of `len` bytes can be stored without asking the file system for anything.
     #[inline]
     pub fn is_ready(&self, len: u64, spare: bool) -> bool {
-        self.mode == Mode::Mapped
-            && self.position + len + if spare { self.headroom } else { 0 } <= self.allocated
+        self.mode == Mode::Mapped && self.end_with(len, spare) <= self.allocated
+    }
+
+    /// Where `len` more bytes end, and the headroom behind them when `spare` is set.
+    #[inline]
+    fn end_with(&self, len: u64, spare: bool) -> u64 {
+        self.position + len + if spare { self.headroom } else { 0 }
     }
 
     /// Allocates until `len` more bytes have a place. Call only when they fit the capacity.
@@ -484,7 +489,7 @@ impl Tail {
         if self.mode == Mode::Written || self.is_ready(len, spare) {
             return Ok(());
         }
-        let wanted = self.position + len + if spare { self.headroom } else { 0 };
+        let wanted = self.end_with(len, spare);
         let grown = wanted.max(self.allocated + self.chunk).min(self.capacity);
         let grow_to = |to: u64| self.file.allocate_ahead(self.allocated, to - self.allocated);
         let reached = match grow_to(grown) {
@@ -508,9 +513,9 @@ impl Tail {
     }
 
     /// What should be allocated next, if anything.
-    pub(crate) fn next_stretch(&self) -> Option<Stretch> {
+    pub(crate) fn next_room(&self) -> Option<Room> {
         let (from, to) = (self.allocated, (self.allocated + self.chunk).min(self.capacity));
-        (self.mode == Mode::Mapped && from < to).then(|| Stretch {
+        (self.mode == Mode::Mapped && from < to).then(|| Room {
             segment: Arc::clone(&self.segment),
             file: Arc::clone(&self.file),
             from,

@@ -12,9 +12,12 @@
 //! - Who looks at all slots does so without a guard, under the lock, and a segment leaves its slot under
 //!   the lock.
 
+use std::collections::HashMap;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use caskade_codec::ids::SegmentId;
 
 use crate::reclaim::{Guard, Reclaim};
 use crate::segment::Segment;
@@ -184,7 +187,16 @@ impl SegmentTable {
         self.visit(|pointer| visit(unsafe { &*pointer }));
     }
 
-    /// The same, each kept alive by a reference of its own.
+    /// Live bytes and records of each.
+    pub(crate) fn usage(&self) -> HashMap<SegmentId, (u64, u64)> {
+        let mut usage = HashMap::new();
+        self.for_each(|segment| {
+            usage.insert(segment.id, segment.usage.get());
+        });
+        usage
+    }
+
+    /// All of them, each kept alive by a reference of its own.
     pub fn all(&self) -> Vec<Arc<Segment>> {
         let mut all = Vec::new();
         // SAFETY: a pointer's count is there as long as its visit lasts.

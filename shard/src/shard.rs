@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 
+use crate::ahead::Ahead;
 use crate::apart::Apart;
 use crate::catalog::Catalog;
 use crate::context::Context;
@@ -17,13 +18,14 @@ use crate::extension::Extension;
 use crate::keydir::prefetch::prefetch_to_write;
 use crate::keydir::{Keydir, KeydirWriter};
 use crate::location::Location;
-use crate::log_file::{Cut, LogFile, ShardSet};
+use crate::log_file::{Cut, LogFile};
 use crate::merge_policy;
 use crate::read_path::Found;
 use crate::reclaim::Guard;
 use crate::seal;
 use crate::segment::{Segment, Tail};
 use crate::segment_table::SegmentTable;
+use crate::shard_set::ShardSet;
 
 /// One shard of an open store.
 ///
@@ -135,16 +137,6 @@ pub(crate) struct Ended {
     pub(crate) last: Seqno,
 }
 
-/// What is ready for the next rotation.
-#[derive(Debug, Default)]
-pub(crate) struct Ahead {
-    /// Ids that the manifest lists and that no file has yet, in the order of their use.
-    pub(crate) ids: VecDeque<(SegmentId, u32)>,
-    pub(crate) ready: Option<Active>,
-    /// The store was closed: no file is made any more, for the directory may be somebody else's.
-    pub(crate) is_over: bool,
-}
-
 /// What recovery hands to a shard.
 #[derive(Debug)]
 pub(crate) struct Recovered {
@@ -226,8 +218,10 @@ impl Shard {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps merges, seals and snapshots of this shard away while it is held. Fails once that is over.
+    /// Keeps merges, seals and snapshots of this shard away while it is held. Fails once that is over, or
+    /// nothing may be written any more.
     pub fn upkeep(&self) -> Result<Upkeep<'_>> {
+        self.ctx.poison.check()?;
         let turn = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
         if turn.0 { Err(Error::Closed) } else { Ok(Upkeep { _turn: turn }) }
     }
@@ -322,7 +316,7 @@ impl Shard {
 
     /// The last record of the log.
     pub fn last_seqno(&self) -> Seqno {
-        Seqno(self.writer().log.next_seqno.0 - 1)
+        self.writer().log.last_seqno()
     }
 
     /// Whether the snapshot on disk is the keydir, and nothing waits to be sealed.
@@ -330,7 +324,7 @@ impl Shard {
         let log = &self.writer().log;
         log.active.is_none()
             && log.ended.is_empty()
-            && self.snapshot_seqno.load(Ordering::Acquire) == log.next_seqno.0 - 1
+            && self.snapshot_seqno.load(Ordering::Acquire) == log.last_seqno().0
     }
 
     /// Notes what the snapshot on disk covers; 0 if it is out of date.
@@ -393,6 +387,11 @@ impl Shard {
 }
 
 impl Log {
+    /// The sequence number that the last record got.
+    pub(crate) fn last_seqno(&self) -> Seqno {
+        Seqno(self.next_seqno.0 - 1)
+    }
+
     /// Where the log ends now. The caller may sync up to there without the lock.
     pub(crate) fn cut(&self, shard: ShardId) -> Cut {
         let mut files: Vec<_> =
@@ -400,6 +399,6 @@ impl Log {
         if let Some(active) = &self.active {
             files.push((Arc::clone(&active.file), active.tail.position()));
         }
-        Cut { shard, seqno: Seqno(self.next_seqno.0 - 1), files }
+        Cut { shard, seqno: self.last_seqno(), files }
     }
 }

@@ -30,7 +30,7 @@ impl crate::write_path::Locked<'_> {
     /// The active segment ends here, so that the snapshot covers whole segments.
     pub fn cut_keydir(&mut self) -> KeydirCut {
         self.end_active();
-        let seqno = Seqno(self.next_seqno().0 - 1);
+        let seqno = self.last_seqno();
         KeydirCut { keydir: self.snapshot_keydir(), seqno, usage: self.usage() }
     }
 }
@@ -39,9 +39,9 @@ impl Shard {
     /// Writes a snapshot of the keydir as it is now, once everything in it is durable and settled.
     pub fn snapshot(&self, around: &dyn Surroundings) -> Result<()> {
         span!("snapshot", shard = self.id.0, keys = self.len());
-        let _upkeep = self.upkeep()?;
+        let upkeep = self.upkeep()?;
         let cut = self.lock_even_closed().cut_keydir();
-        self.seal_ended_locked()?;
+        self.seal_ended_for(&upkeep)?;
         around.settle()?;
         self.write_snapshot(&cut)
     }

@@ -5,7 +5,7 @@
 //! next. It knows nothing of logs and disks, so that the model checker can
 //! try every interleaving (`shard/tests/loom.rs`).
 
-use crate::log_file::ShardSet;
+use crate::shard_set::ShardSet;
 use crate::sync::{Condvar, Mutex, lock};
 
 /// The queue for the next turn.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caskade_codec::ids::{SegmentId, Seqno};
+use caskade_codec::ids::Seqno;
 use caskade_codec::record::Frame;
 use caskade_codec::segment::{HEADER_LEN, Resync, Scanner};
 
@@ -48,11 +48,6 @@ impl Shard {
 }
 
 impl Checked {
-    /// Which segment it is.
-    pub fn id(&self) -> SegmentId {
-        self.segment.id
-    }
-
     /// How many bytes there are to check.
     pub fn bytes(&self) -> u64 {
         self.end

@@ -9,19 +9,18 @@ use std::sync::{Arc, MutexGuard};
 use caskade_codec::hash::keydir_bits;
 use caskade_codec::ids::{SegmentId, Seqno, ShardId};
 use caskade_codec::record::{self, BatchPart, Draft, Flags, Kind, Marker};
-use caskade_codec::segment::{self, Role, SEGMENT_LEN_MAX};
 
-use crate::catalog::list_ahead;
 use crate::context::{Context, Event};
-use crate::error::{At, Error, Result};
+use crate::error::{Error, Result};
 use crate::keydir::{Entry, KeydirWriter, Snapshot};
 use crate::location::Location;
-use crate::log_file::{Cut, LogFile, ShardSet};
+use crate::log_file::Cut;
 use crate::merge_policy;
 use crate::read_path::{Candidate, Damage, Found};
 use crate::reclaim::Guard;
-use crate::segment::{Segment, Sizes, Tail};
-use crate::shard::{Active, Ahead, Ended, Log, Shard, Writer};
+use crate::segment::Segment;
+use crate::shard::{Active, Ended, Log, Shard, Writer};
+use crate::shard_set::ShardSet;
 
 /// Changes of a batch whose cache misses overlap.
 const OVERLAPPED: usize = 32;
@@ -198,7 +197,7 @@ impl Shard {
         self.writer().log.cut(self.id)
     }
 
-    /// Takes no more writes, and answers where the log ended.
+    /// Takes no more writes.
     pub fn close_log(&self) {
         self.writer().log.is_closed = true;
     }
@@ -208,6 +207,11 @@ impl Locked<'_> {
     /// The sequence number that the next record gets.
     pub fn next_seqno(&self) -> Seqno {
         self.writer.log.next_seqno
+    }
+
+    /// The one that the last record got.
+    pub fn last_seqno(&self) -> Seqno {
+        self.writer.log.last_seqno()
     }
 
     /// Where the log ends now.
@@ -310,7 +314,7 @@ impl Locked<'_> {
         }
         log.entangled = log.entangled.union(participants);
         log.unsettled = log.unsettled.union(participants);
-        Seqno(log.next_seqno.0 - 1)
+        log.last_seqno()
     }
 
     /// Takes a staged part back, because another shard could not take its own. The device may have the
@@ -380,11 +384,7 @@ impl Locked<'_> {
 
     /// Live bytes and records of each segment.
     pub(crate) fn usage(&self) -> HashMap<SegmentId, (u64, u64)> {
-        let mut usage = HashMap::new();
-        self.shard.segments.for_each(|segment| {
-            usage.insert(segment.id, segment.usage.get());
-        });
-        usage
+        self.shard.segments.usage()
     }
 
     /// The shards that must become durable together with this one.
@@ -504,8 +504,8 @@ impl Log {
             }
             _ => self.rotate(news, len, spare)?,
         }
-        if let Some(stretch) = self.active.as_ref().and_then(|active| active.tail.next_stretch()) {
-            shard.extension.want(stretch);
+        if let Some(room) = self.active.as_ref().and_then(|active| active.tail.next_room()) {
+            shard.extension.want(room);
             news.wants_room = true;
         }
         if merge_policy::is_worth_a_look(shard.weigh(self), shard.id) {
@@ -540,7 +540,7 @@ impl Log {
     /// Lets the active segment take no more records, and answers its length.
     pub(crate) fn end_active(&mut self) -> u64 {
         let Some(Active { tail, file }) = self.active.take() else { return 0 };
-        let last = Seqno(self.next_seqno.0 - 1);
+        let last = self.last_seqno();
         self.ended.push_back(Ended { file, end: tail.position(), last });
         tail.position()
     }
@@ -578,132 +578,10 @@ impl Shard {
         (entry.or(|candidate| candidate == location), Old::Damaged(location, damage))
     }
 
-    /// The next segment: the one made ready, or a new one.
-    fn take_ahead(&self, len: u64, spare: bool) -> Result<Active> {
-        loop {
-            let mut ahead = self.ahead();
-            if ahead.is_over {
-                return Err(Error::Closed);
-            }
-            if let Some(active) = ahead.ready.take() {
-                if active.tail.fits(len, spare) {
-                    return Ok(active);
-                }
-                self.discard(&active);
-            }
-            if let Some(active) = self.create_log_segment(&mut ahead, len)? {
-                return Ok(active);
-            }
-            drop(ahead);
-            self.list_ids()?;
-        }
-    }
-
-    /// Makes the next segment ready, if it is not.
-    pub fn prepare_ahead(&self) -> Result<()> {
-        self.ctx.poison.check()?;
-        loop {
-            let mut ahead = self.ahead();
-            if ahead.ready.is_some() || ahead.is_over {
-                return Ok(());
-            }
-            if let Some(active) = self.create_log_segment(&mut ahead, 0)? {
-                active.tail.segment().map().populate_write(0, active.tail.allocated());
-                ahead.ready = Some(active);
-                return Ok(());
-            }
-            drop(ahead);
-            self.list_ids()?;
-        }
-    }
-
     /// Makes the room that the writer asked for.
     pub fn extend(&self) {
         if !self.ctx.poison.is_latched() {
             self.extension.make();
         }
-    }
-
-    /// Lists segment ids in the manifest if there are none left.
-    fn list_ids(&self) -> Result<()> {
-        let _listing = self.listing();
-        let is_wanted = {
-            let ahead = self.ahead();
-            ahead.ids.is_empty() && !ahead.is_over
-        };
-        if is_wanted {
-            let listed = self.catalog.publish(&self.ctx, |m| list_ahead(&self.ctx, m, 0))?;
-            self.ahead().ids.extend(listed);
-        }
-        Ok(())
-    }
-
-    /// Removes the segment that was made ready and not used. None is made from now on.
-    pub fn discard_ahead(&self) {
-        // Whoever lists ids ends first.
-        let _listing = self.listing();
-        let mut ahead = self.ahead();
-        ahead.is_over = true;
-        if let Some(active) = ahead.ready.take() {
-            self.discard(&active);
-        }
-    }
-
-    fn discard(&self, active: &Active) {
-        let segment = active.tail.segment();
-        self.segments.release(segment.slot);
-        // Should this fail, the next open removes the file.
-        let _ = self.ctx.storage.remove(&segment.path);
-    }
-
-    /// A new segment. None if no listed id is left for it.
-    fn create_log_segment(&self, ahead: &mut Ahead, len: u64) -> Result<Option<Active>> {
-        let sizes = self.sizes(len)?;
-        let (id, salt, path, file) = loop {
-            let Some(&(id, salt)) = ahead.ids.front() else { return Ok(None) };
-            let path = self.dir.join(caskade_codec::names::segment(id));
-            match self.ctx.storage.create(&path) {
-                // Something that is not ours has the name. It stays, and the id is never used.
-                Err(fault) if fault.kind() == std::io::ErrorKind::AlreadyExists => {
-                    ahead.ids.pop_front();
-                }
-                answer => break (id, salt, path.clone(), answer.at("create", &path)?),
-            }
-        };
-        let header =
-            segment::Header { uuid: self.ctx.uuid, shard: self.id, id, role: Role::Log, salt };
-        let slot = self.segments.reserve();
-        match Tail::create(file, &header, slot, path.clone(), sizes) {
-            Ok(tail) => {
-                ahead.ids.pop_front();
-                let file = Arc::clone(tail.file());
-                let file = Arc::new(LogFile::new(Arc::clone(tail.segment()), file, false));
-                Ok(Some(Active { tail, file }))
-            }
-            Err(error) => {
-                self.segments.release(slot);
-                let _ = self.ctx.storage.remove(&path);
-                Err(error)
-            }
-        }
-    }
-
-    /// Capacity of a segment that is made now: in step with the shard's size.
-    pub(crate) fn ordinary_segment_bytes(&self) -> u64 {
-        let config = &self.ctx.config;
-        let wanted = (self.total_bytes() / 8).next_power_of_two();
-        wanted.clamp(config.segment_bytes_min, config.segment_bytes_max)
-    }
-
-    /// Sizes for a segment that must take a record of `len` bytes: in step with the shard's.
-    fn sizes(&self, len: u64) -> Result<Sizes> {
-        let ordinary = self.ordinary_segment_bytes();
-        let headroom = (ordinary / 64).min(16 << 10);
-        let capacity = ordinary.max(segment::HEADER_LEN as u64 + len + headroom);
-        if capacity > SEGMENT_LEN_MAX {
-            return Err(Error::BatchTooLarge { bytes: len, limit: SEGMENT_LEN_MAX - (1 << 20) });
-        }
-        let chunk = (capacity / 16).next_multiple_of(4096).clamp(64 << 10, 4 << 20).min(capacity);
-        Ok(Sizes { capacity, chunk, headroom })
     }
 }

@@ -12,8 +12,8 @@ use caskade_codec::ids::ShardId;
 use caskade_shard::{
     keydir::{Keydir, KeydirWriter, Restore, Source, keydir},
     location::Location,
-    log_file::ShardSet,
     reclaim::Reclaim,
+    shard_set::ShardSet,
     turns::Turns,
 };
 use loom::{

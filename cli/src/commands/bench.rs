@@ -13,13 +13,11 @@ use crate::fault::{Fault, Outcome};
 use crate::load::measure::{Latencies, Tally};
 use crate::load::parallel::{self, Measured, Plan};
 use crate::load::zipf::{Zipf, mix as scramble};
-use crate::term::{Paint, Progress};
+use crate::term::{Paint, Progress, STRIDE};
 use crate::units;
 
 /// What the benchmark's keys begin with.
 const PREFIX: &[u8] = b"caskade-bench:";
-/// Keys deleted between two looks at the bar.
-const STRIDE: u64 = 1024;
 /// Of 1000 operations.
 const PARTS: u64 = 1000;
 

@@ -13,11 +13,7 @@ use caskade_shard::storage::{LockFault, LockGuard, RealStorage, Storage};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::fault::{Fault, Outcome};
-use crate::interrupt;
 use crate::term::Progress;
-
-/// Records between two looks at Ctrl-C.
-const STRIDE: u64 = 1024;
 
 /// A folder that is removed again unless it is kept.
 #[derive(Debug)]
@@ -203,10 +199,7 @@ pub(super) fn copy_records(
     let total = entries.keys_total();
     let mut copied = Copied::default();
     for (done, entry) in (0..).zip(entries) {
-        if done % STRIDE == 0 {
-            interrupt::check()?;
-            progress.set(done, total);
-        }
+        progress.step(done, total)?;
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {

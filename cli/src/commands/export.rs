@@ -10,11 +10,8 @@ use super::{beside, dump, scan};
 use crate::args::{DumpFormat, ExportArgs};
 use crate::escape::Form;
 use crate::fault::{Fault, Outcome};
-use crate::interrupt;
 use crate::term::Progress;
 
-/// Records between two looks at Ctrl-C.
-const STRIDE: u64 = 1024;
 /// LMDB's longest key, unless it was built with another limit. It has no empty ones.
 const LMDB_KEY_MAX: usize = 511;
 
@@ -62,10 +59,7 @@ fn logical_bytes(db: &Db, prefix: &[u8]) -> Outcome<u64> {
     let progress = Progress::new("measuring: keys");
     let mut bytes = 0;
     for (done, entry) in (0..).zip(entries) {
-        if done % STRIDE == 0 {
-            interrupt::check()?;
-            progress.set(done, total);
-        }
+        progress.step(done, total)?;
         // What is damaged is heard of when it is to be written.
         if let Ok(entry) = entry
             && entry.key.starts_with(prefix)
@@ -93,10 +87,7 @@ fn write_all(
     let progress = Progress::new("exporting: keys");
     let (mut expiring, mut refused) = (0_u64, 0_u64);
     for (done, entry) in (0..).zip(entries) {
-        if done % STRIDE == 0 {
-            interrupt::check()?;
-            progress.set(done, total);
-        }
+        progress.step(done, total)?;
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {

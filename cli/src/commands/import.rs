@@ -11,11 +11,8 @@ use super::open;
 use crate::args::ImportArgs;
 use crate::fault::{Fault, Outcome};
 use crate::interrupt;
-use crate::term::Progress;
+use crate::term::{Progress, STRIDE};
 use crate::units;
-
-/// Records between two looks at Ctrl-C.
-const STRIDE: u64 = 1024;
 
 /// How many pairs went where.
 #[derive(Debug, Default)]

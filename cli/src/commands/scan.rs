@@ -95,10 +95,7 @@ pub(crate) fn count(args: &CountArgs) -> Outcome {
         let progress = Progress::new("keys");
         count = 0;
         for (done, key) in (0..).zip(keys) {
-            if done % PAGE == 0 {
-                interrupt::check()?;
-                progress.set(done, total);
-            }
+            progress.step(done, total)?;
             match key {
                 Ok(key) => count += u64::from(key.starts_with(&prefix)),
                 Err(error) => damaged.pass(error)?,

@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Where public items stand: all modules of the crate, and those of `caskade-shard` whose types it
-/// exports.
-const SOURCES: [&str; 2] = ["src", "../shard/src"];
+/// Where public items stand: all modules of the crate, and those of the crates whose types it exports.
+const SOURCES: [&str; 3] = ["src", "../shard/src", "../codec/src"];
 
 /// What the crate exports: `(source, name, exported name)`.
 fn exports() -> Vec<(usize, String, String)> {
@@ -19,7 +18,11 @@ fn exports() -> Vec<(usize, String, String)> {
         let Some(found) = statement.rsplit_once("pub use ").map(|(_, found)| found) else {
             continue;
         };
-        let source = usize::from(found.starts_with("caskade_shard"));
+        let source = if found.starts_with("caskade_shard") {
+            1
+        } else {
+            usize::from(found.starts_with("caskade_codec")) * 2
+        };
         let names = found.split_once('{').map_or_else(
             || found.rsplit("::").next().expect("a name").to_owned(),
             |(_, names)| names.replace(['}', '\n', ' '], ""),

@@ -328,6 +328,7 @@ fn merges_that_fail_are_tried_less_and_less_often() {
     }
     let total = *tries.last().expect("some");
     assert!((5..15).contains(&total), "{total} tries in a minute");
+    assert_eq!(rig.db().stats().background_errors, u64::from(total));
     rig.disk.faults().clear();
     for _ in 0..4 {
         rig.disk.advance(30_000);

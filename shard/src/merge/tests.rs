@@ -5,13 +5,16 @@
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use super::*;
 use crate::error::Error;
 use crate::life::{Life, Meddling, SHARD};
+use crate::storage::sim::{Op, Verdict};
 use crate::verify::Checked;
 use crate::write_path::Change;
+
+const ENOSPC: i32 = 28;
 
 /// Notes the steps of a merge, and stops it when it has seen so many.
 struct Watching<'a> {
@@ -548,4 +551,83 @@ fn an_output_that_is_full_is_closed() {
     });
     assert!(outcome.outputs > 5);
     life.prove();
+}
+
+/// Readers of the whole store would wait for the disk with it.
+#[test]
+fn nothing_is_synced_while_garbage_is_kept() {
+    let mut life = Life::new();
+    for key in 0..400 {
+        life.put(&format!("key {key}"), &"v".repeat(80));
+    }
+    life.seal();
+    life.ctx.reclaim.collect();
+    let (ctx, syncs) = (Arc::clone(&life.ctx), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&syncs);
+    life.disk.faults().set_rule(move |call| {
+        if call.op == Op::Sync && call.path.extension().is_some_and(|kind| kind == "seg") {
+            ctx.reclaim.retire(Box::new(()));
+            assert_eq!(ctx.reclaim.collect(), 0, "a guard is held");
+            seen.fetch_add(1, Ordering::Relaxed);
+        }
+        Verdict::Proceed
+    });
+    let outcome = life.merge(&life.sealed());
+    life.disk.faults().clear();
+    assert!(outcome.outputs > 5);
+    assert!(syncs.load(Ordering::Relaxed) >= outcome.outputs);
+    life.prove();
+}
+
+/// Who tries again on a full disk needs the space of the copies.
+#[test]
+fn a_merge_that_is_not_published_leaves_nothing() {
+    let mut life = Life::new();
+    for key in 0..400 {
+        life.put(&format!("key {key}"), &"v".repeat(80));
+    }
+    life.seal();
+    life.settle();
+    let files = || life.disk.list(SHARD).unwrap().into_iter().map(|entry| entry.name);
+    let (before, inputs): (Vec<_>, _) = (files().collect(), life.sealed());
+    life.disk.faults().set_rule(|call| {
+        let is_it = call.op == Op::Create && call.path.ends_with("MANIFEST.tmp");
+        if is_it { Verdict::Fail(ENOSPC) } else { Verdict::Proceed }
+    });
+    {
+        let _upkeep = life.shard().upkeep().unwrap();
+        let around = Meddling { life: &life, before_settle: || {} };
+        let refused = life.shard().merge_segments(&inputs, &around);
+        assert!(refused.is_err_and(|error| error.is_no_space()));
+    }
+    life.disk.faults().clear();
+    assert!(files().eq(before), "the copies are there");
+    assert_eq!(life.ctx.reclaim.pending(), 0, "their files are mapped");
+    life.merge(&inputs);
+    life.prove();
+}
+
+/// Another thread's sync of the directory fails while the manifest gets its name: the kernel tells one
+/// of two who ask.
+#[test]
+fn a_merge_relies_on_no_sync_that_may_have_hidden_a_failure() {
+    let mut life = Life::new();
+    life.put("k", "one");
+    let input = life.seal();
+    life.settle();
+    let (ctx, mut is_renamed) = (Arc::clone(&life.ctx), false);
+    life.disk.faults().set_rule(move |call| {
+        is_renamed |= call.op == Op::Rename && call.path.ends_with("MANIFEST.tmp");
+        if is_renamed && call.op == Op::SyncDir {
+            let _ = ctx.poison.latch("another thread heard of it");
+        }
+        Verdict::Proceed
+    });
+    {
+        let _upkeep = life.shard().upkeep().unwrap();
+        let around = Meddling { life: &life, before_settle: || {} };
+        life.shard().merge_segments(&[input], &around).expect_err("it may not be durable");
+    }
+    let path = Path::new(SHARD).join(names::segment(input));
+    assert!(life.disk.read_file(&path).is_ok(), "the old manifest may come back");
 }

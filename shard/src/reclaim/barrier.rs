@@ -11,12 +11,12 @@
 
 #[cfg(loom)]
 pub(super) use modelled::{heavy, is_available, light};
-#[cfg(all(target_os = "linux", not(any(loom, miri, caskade_portable))))]
+#[cfg(not(any(loom, miri, caskade_portable)))]
 pub(super) use system::{heavy, is_available, light};
-#[cfg(all(not(loom), any(not(target_os = "linux"), miri, caskade_portable)))]
+#[cfg(all(not(loom), any(miri, caskade_portable)))]
 pub(super) use without::{heavy, is_available, light};
 
-#[cfg(all(target_os = "linux", not(any(loom, miri, caskade_portable))))]
+#[cfg(not(any(loom, miri, caskade_portable)))]
 mod system {
     use std::sync::atomic::{Ordering, compiler_fence, fence};
 
@@ -59,7 +59,7 @@ mod modelled {
     }
 }
 
-#[cfg(all(not(loom), any(not(target_os = "linux"), miri, caskade_portable)))]
+#[cfg(all(not(loom), any(miri, caskade_portable)))]
 mod without {
     pub(in crate::reclaim) fn is_available() -> bool {
         false

@@ -5,7 +5,7 @@ use caskade_codec::segment::{HEADER_LEN, Role};
 
 use super::log_scan::LogScan;
 use super::scan::{SealedScan, ShardScan, Source};
-use super::{BatchHead, Loss, LossKind, RecoveryMode, Request};
+use super::{BatchHead, LossKind, RecoveryMode, Request};
 use crate::error::{Error, Result};
 
 impl ShardScan {
@@ -29,15 +29,7 @@ impl ShardScan {
                 continue;
             }
             if scan.first.is_some_and(|first| first != expected) {
-                let mut gap = Break {
-                    index,
-                    offset: HEADER_LEN as u64,
-                    expected,
-                    reason: "records before this segment are missing".to_owned(),
-                    bytes: 0,
-                    vouched: None,
-                    last_seen: None,
-                };
+                let mut gap = Break::gap(index, expected);
                 gap.see_whole(scan);
                 open.is_dropped = true;
                 broken = Some(gap);
@@ -70,25 +62,24 @@ impl ShardScan {
             }
         }
         self.next_seqno = self.next_seqno.max(expected);
-        let Some(broken) = broken else {
+        match broken {
+            Some(broken) => self.end_at(&broken, request),
             // The log ends cleanly. It must reach as far as it is known to be durable.
-            return self.check_horizon(request, expected);
-        };
-        self.next_seqno = self.next_seqno.max(broken.last_seen.map_or(expected, Seqno::next));
+            None => self.check_horizon(request, expected),
+        }
+    }
+
+    /// Ends the log at a bad place. That is an error if it is known that more was durable.
+    fn end_at(&mut self, broken: &Break, request: &Request<'_>) -> Result<()> {
+        self.next_seqno = self.next_seqno.max(broken.last_seen.map_or(Seqno::NONE, Seqno::next));
         self.is_cut = true;
         let vouched = broken.vouched.filter(|_| !planted!("evidence-ignored"));
         let durable = self.manifest.horizon.max(vouched.unwrap_or(Seqno::NONE));
         let is_corruption = durable >= broken.expected;
         let open = &self.open[broken.index];
         let (segment, offset) = (open.entry.id, broken.offset);
-        let loss = Loss {
-            shard: self.id.0,
-            segment: segment.0,
-            offset,
-            bytes: broken.bytes,
-            kind: if is_corruption { LossKind::Corruption } else { LossKind::Tail },
-            reason: broken.reason.clone(),
-        };
+        let kind = if is_corruption { LossKind::Corruption } else { LossKind::Tail };
+        let loss = self.loss(kind, segment, offset, broken.bytes, broken.reason.clone());
         self.report.losses.push(loss);
         if is_corruption && request.mode != RecoveryMode::Salvage {
             let reason = format!(
@@ -109,14 +100,7 @@ impl ShardScan {
         let segment = open.or(self.open.first()).map_or(SegmentId(0), |open| open.entry.id);
         let offset = open.and_then(|open| open.found.as_ref()).map_or(0, |found| found.scan.end);
         let reason = format!("records {expected} to {horizon} were durable and are missing");
-        let loss = Loss {
-            shard: self.id.0,
-            segment: segment.0,
-            offset,
-            bytes: 0,
-            kind: LossKind::Corruption,
-            reason: reason.clone(),
-        };
+        let loss = self.loss(LossKind::Corruption, segment, offset, 0, reason.clone());
         self.report.losses.push(loss);
         self.is_cut = true;
         if request.mode == RecoveryMode::Salvage {
@@ -165,14 +149,9 @@ impl ShardScan {
                 }
             }
         }
-        self.report.losses.push(Loss {
-            shard: self.id.0,
-            segment: head.segment.0,
-            offset: head.offset,
-            bytes: lost,
-            kind: LossKind::Batch,
-            reason: "a batch is not whole in every shard".to_owned(),
-        });
+        let reason = "a batch is not whole in every shard".to_owned();
+        let loss = self.loss(LossKind::Batch, head.segment, head.offset, lost, reason);
+        self.report.losses.push(loss);
     }
 }
 
@@ -188,6 +167,19 @@ struct Break {
 }
 
 impl Break {
+    /// Before a segment that does not go on where the one before it ended.
+    fn gap(index: usize, expected: Seqno) -> Self {
+        Self {
+            index,
+            offset: HEADER_LEN as u64,
+            expected,
+            reason: "records before this segment are missing".to_owned(),
+            bytes: 0,
+            vouched: None,
+            last_seen: None,
+        }
+    }
+
     /// Takes in a segment that lies wholly behind the break.
     fn see_whole(&mut self, scan: &LogScan) {
         self.bytes += scan.end - HEADER_LEN as u64;

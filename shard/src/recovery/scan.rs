@@ -1,4 +1,4 @@
-//! The reading half of recovery: decides, and changes nothing.
+//! The reading half of recovery: decides, and changes nothing but what it puts back from the journal.
 
 #[cfg(test)]
 mod tests;
@@ -186,13 +186,11 @@ impl ShardScan {
                 (entry, sealed, slot, known)
             })
             .collect();
-        let horizon = self.manifest.horizon;
         let read: Vec<(SealedScan, SealedNotes)> = entries
             .par_iter()
             .map(|(entry, sealed, slot, known)| {
                 request.check_stop()?;
-                let read =
-                    self.read_one_sealed(ctx, request, entry, sealed, *slot, *known, horizon);
+                let read = self.read_one_sealed(ctx, request, entry, sealed, *slot, *known);
                 request.progress.segments_done.fetch_add(1, Ordering::Relaxed);
                 read
             })
@@ -213,7 +211,6 @@ impl ShardScan {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, from the parallel loop above")]
     fn read_one_sealed(
         &self,
         ctx: &Context,
@@ -222,7 +219,6 @@ impl ShardScan {
         sealed: &Sealed,
         slot: u32,
         known: Option<Covered>,
-        horizon: Seqno,
     ) -> Result<(SealedScan, SealedNotes)> {
         let mut notes = SealedNotes::default();
         let path = self.dir.join(names::segment(entry.id));
@@ -247,7 +243,11 @@ impl ShardScan {
         let segment = Arc::new(Segment::new(identity, map, readable));
         if let Err(reason) = check_header(ctx, &segment) {
             let error = segment.corrupt(0, &reason);
-            notes.lose(request, error, self.loss(entry.id, 0, HEADER_LEN as u64, reason))?;
+            notes.lose(
+                request,
+                error,
+                self.loss(LossKind::Corruption, entry.id, 0, HEADER_LEN as u64, reason),
+            )?;
         }
         if file_len < sealed.len {
             let reason = format!("the file has {file_len} of {} bytes", sealed.len);
@@ -255,33 +255,40 @@ impl ShardScan {
             notes.lose(
                 request,
                 error,
-                self.loss(entry.id, file_len, sealed.len - file_len, reason),
+                self.loss(LossKind::Corruption, entry.id, file_len, sealed.len - file_len, reason),
             )?;
         }
-        // Whether a batch above the horizon is whole can only be seen in the records.
-        let has_open_batch = sealed.has_batch && sealed.max_seqno > horizon;
         let source = if let Some(known) = known {
             segment.usage.set(known.live_bytes, known.live_records);
             Source::Covered
+        } else if let Some(found) = self.read_hint(ctx, entry, sealed, &segment, &mut notes) {
+            Source::Hint(found)
         } else {
-            let hint = if has_open_batch {
-                None
-            } else {
-                read_hint(ctx, &self.dir, entry, sealed, &segment).unwrap_or_else(|reason| {
-                    notes.ignored.push(reason);
-                    None
-                })
-            };
-            match hint {
-                Some(candidates) => Source::Hint(candidates),
-                None => Source::Log(Box::new(
-                    self.scan_sealed(ctx, request, entry, sealed, &segment, &mut notes)?,
-                )),
-            }
+            let log = self.scan_sealed(ctx, request, entry, sealed, &segment, &mut notes)?;
+            Source::Log(Box::new(log))
         };
         // Whatever had to be read in order was read.
         segment.expect_gets(sealed.len, sealed.records);
         Ok((SealedScan { entry: *entry, segment, source, file_len, is_dropped: false }, notes))
+    }
+
+    /// What a segment's hint says, if there is one that may be gone by.
+    fn read_hint(
+        &self,
+        ctx: &Context,
+        entry: &SegmentEntry,
+        sealed: &Sealed,
+        segment: &Segment,
+        notes: &mut SealedNotes,
+    ) -> Option<Vec<Candidate>> {
+        // Whether a batch above the horizon is whole can only be seen in the records.
+        if sealed.has_batch && sealed.max_seqno > self.manifest.horizon {
+            return None;
+        }
+        read_hint(ctx, &self.dir, entry, sealed, segment).unwrap_or_else(|reason| {
+            notes.ignored.push(reason);
+            None
+        })
     }
 
     fn scan_sealed(
@@ -304,20 +311,34 @@ impl ShardScan {
             let (at, error) = (scan.end, segment.corrupt(scan.end, &reason));
             let next = log_scan::resume(&mut scan, segment, sealed.len, &ctx.hasher);
             let bytes = next - at;
-            notes.lose(request, error, self.loss(entry.id, at, bytes, reason))?;
+            notes.lose(
+                request,
+                error,
+                self.loss(LossKind::Corruption, entry.id, at, bytes, reason),
+            )?;
         }
         if notes.losses.is_empty() && scan.tally.finish() != *sealed {
             let at = HEADER_LEN as u64;
             let reason = "its records are not those that were sealed".to_owned();
             let error = segment.corrupt(at, &reason);
-            notes.lose(request, error, self.loss(entry.id, at, sealed.len - at, reason))?;
+            notes.lose(
+                request,
+                error,
+                self.loss(LossKind::Corruption, entry.id, at, sealed.len - at, reason),
+            )?;
         }
         candidates::arrange(&mut scan.candidates);
         Ok(scan)
     }
 
-    fn loss(&self, id: SegmentId, offset: u64, bytes: u64, reason: String) -> Loss {
-        let kind = LossKind::Corruption;
+    pub(super) fn loss(
+        &self,
+        kind: LossKind,
+        id: SegmentId,
+        offset: u64,
+        bytes: u64,
+        reason: String,
+    ) -> Loss {
         Loss { shard: self.id.0, segment: id.0, offset, bytes, kind, reason }
     }
 

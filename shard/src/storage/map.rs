@@ -151,20 +151,17 @@ impl Map {
     /// take no page fault. Best effort; the range is cut to the map.
     pub fn populate_write(&self, offset: u64, len: u64) {
         if self.mode == MapMode::Write {
-            #[cfg(target_os = "linux")]
             self.advise_range(memmap2::Advice::PopulateWrite, offset, len);
         }
     }
 
     /// Has the kernel begin to read `offset .. offset + len`, whatever was advised for the whole.
     pub fn will_need(&self, offset: u64, len: u64) {
-        #[cfg(target_os = "linux")]
         self.advise_range(memmap2::Advice::WillNeed, offset, len);
     }
 
     /// As [`Map::populate_write`], for reading alone.
     pub fn populate_read(&self, offset: u64, len: u64) {
-        #[cfg(target_os = "linux")]
         self.advise_range(memmap2::Advice::PopulateRead, offset, len);
     }
 
@@ -172,7 +169,6 @@ impl Map {
     /// Their bytes stay in the file, and the next access finds them there. Writing dirty pages to
     /// disk is cheaper then: the kernel need not interrupt every processor for every page.
     pub fn detach(&self, offset: u64, len: u64) {
-        #[cfg(target_os = "linux")]
         if let (Owner::Kernel(raw), Some((start, len))) = (&self.owner, self.range(offset, len)) {
             let advice = memmap2::UncheckedAdvice::DontNeed;
             // SAFETY: the map is a shared one of a file. There the advice takes no byte away: what
@@ -182,7 +178,6 @@ impl Map {
     }
 
     // A kernel before 5.14 does not know how to populate, and takes the faults later.
-    #[cfg(target_os = "linux")]
     fn advise_range(&self, advice: memmap2::Advice, offset: u64, len: u64) {
         if let (Owner::Kernel(raw), Some((start, len))) = (&self.owner, self.range(offset, len)) {
             let _ = raw.advise_range(advice, start, len);
@@ -190,7 +185,6 @@ impl Map {
     }
 
     /// The part of a range that is inside the map, if there is any.
-    #[cfg(target_os = "linux")]
     fn range(&self, offset: u64, len: u64) -> Option<(usize, usize)> {
         let start = (offset as usize).min(self.len);
         let len = (len as usize).min(self.len - start);

@@ -47,7 +47,7 @@ use std::time::Duration;
 
 pub use map::{Advice, Map};
 pub use real::RealStorage;
-pub use replace::{ReplaceFault, ReplaceStep, TEMPORARY_SUFFIX, replace, replace_without_dir_sync};
+pub use replace::{ReplaceFault, ReplaceStep, replace, replace_without_dir_sync};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +124,14 @@ pub trait Storage: Send + Sync + Debug {
     /// without that, a power cut may take away the directory with all it holds, synced or not.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Creates one directory, unless the name is taken (by anything).
+    fn ensure_dir(&self, path: &Path) -> io::Result<()> {
+        match self.create_dir(path) {
+            Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            answer => answer,
+        }
+    }
+
     /// Lists a directory, without `.` and `..`, sorted by name.
     ///
     /// Fails with `NotFound` or `NotADirectory`. Names that appear or vanish meanwhile may be in
@@ -173,11 +181,6 @@ pub trait Storage: Send + Sync + Debug {
     /// with an error where `from` is a directory, where the two lie on different file systems
     /// (`EXDEV`) or where the file system has no hard links (`EPERM`, `EOPNOTSUPP`).
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
-
-    /// Removes an empty directory.
-    ///
-    /// Fails with `NotFound`, `NotADirectory` or `DirectoryNotEmpty`.
-    fn remove_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Takes the exclusive lock that the file at `path` stands for, without waiting.
     ///

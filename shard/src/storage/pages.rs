@@ -56,7 +56,7 @@ impl Pages {
 
     /// Whatever the system answers, the memory serves.
     fn advise(&self) {
-        #[cfg(all(target_os = "linux", not(miri)))]
+        #[cfg(not(miri))]
         {
             use memmap2::Advice::{HugePage, NoHugePage};
             let advice = if self.are_large { HugePage } else { NoHugePage };
@@ -82,7 +82,7 @@ impl Buffer {
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
         let map = MmapMut::map_anon(len.max(1))?;
-        #[cfg(all(target_os = "linux", not(miri)))]
+        #[cfg(not(miri))]
         {
             // For as much of it as fills large pages.
             let _ = map.advise(memmap2::Advice::HugePage);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     /// What the system says of the mapping at this address.
-    #[cfg(all(target_os = "linux", not(miri)))]
+    #[cfg(not(miri))]
     fn flags(address: usize) -> String {
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut is_here = false;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(all(target_os = "linux", not(miri)))]
+    #[cfg(not(miri))]
     fn large_pages_are_asked_for_or_refused() {
         if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
             eprintln!("skipped: this system has no large pages");

@@ -113,10 +113,6 @@ impl Storage for RealStorage {
         fs::hard_link(from, to)
     }
 
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir(path)
-    }
-
     fn lock(&self, path: &Path) -> Result<Box<dyn LockGuard>, LockFault> {
         let mut tries = 0;
         let file = loop {

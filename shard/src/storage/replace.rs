@@ -3,10 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use super::Storage;
+use caskade_codec::names;
 
-/// Ends the name under which a replacement is written before it takes its place.
-pub const TEMPORARY_SUFFIX: &str = ".tmp";
+use super::Storage;
 
 /// The steps of a replacement, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,14 +35,8 @@ pub struct ReplaceFault {
 }
 
 impl ReplaceFault {
-    /// Whether the target surely has its old contents. After a failed directory sync it shows the
-    /// new ones, and which of the two a power cut leaves is unknown.
-    #[must_use]
-    pub fn target_is_unchanged(&self) -> bool {
-        self.step < ReplaceStep::SyncDir
-    }
-
-    /// Whether a sync failed, of the file or of the directory.
+    /// Whether a sync failed, of the file or of the directory. After the latter the target shows its new
+    /// contents, and which of the two a power cut leaves is unknown; after any other step it has the old ones.
     #[must_use]
     pub fn is_sync(&self) -> bool {
         matches!(self.step, ReplaceStep::Sync | ReplaceStep::SyncDir)
@@ -84,7 +77,7 @@ pub fn replace_without_dir_sync(
     bytes: &[u8],
 ) -> Result<(), ReplaceFault> {
     let target = dir.join(name);
-    let temporary = dir.join(format!("{name}{TEMPORARY_SUFFIX}"));
+    let temporary = dir.join(names::temporary(name));
     let written = write_temporary(storage, &temporary, bytes)
         .and_then(|()| storage.rename(&temporary, &target).map_err(at(ReplaceStep::Rename)));
     if written.is_err() {
@@ -187,7 +180,7 @@ mod tests {
             assert_eq!(fault.is_sync(), matches!(step, Sync | SyncDir));
             assert!(!disk.exists("/META.tmp"));
             let unchanged = disk.read_file("/META").unwrap() == OLD;
-            assert_eq!(fault.target_is_unchanged(), unchanged);
+            assert_eq!(step < SyncDir, unchanged);
         }
     }
 }

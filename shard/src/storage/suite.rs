@@ -83,14 +83,10 @@ fn directories(s: &Subject) {
     s.storage.sync_dir(&s.dir).unwrap();
     assert_kind(s.storage.sync_dir(&s.path("no")), ErrorKind::NotFound);
     assert_kind(s.storage.sync_dir(&s.path("a")), ErrorKind::NotADirectory);
-
-    s.storage.create(&sub.join("inner")).unwrap();
-    assert_kind(s.storage.remove_dir(&sub), ErrorKind::DirectoryNotEmpty);
-    s.storage.remove(&sub.join("inner")).unwrap();
-    s.storage.remove_dir(&sub).unwrap();
-    assert_kind(s.storage.remove_dir(&sub), ErrorKind::NotFound);
-    assert_kind(s.storage.remove_dir(&s.path("a")), ErrorKind::NotADirectory);
-    assert_eq!(s.names(), ["a", "b"]);
+    s.storage.ensure_dir(&sub).unwrap();
+    assert_kind(s.storage.ensure_dir(&s.path("no/sub")), ErrorKind::NotFound);
+    s.storage.ensure_dir(&s.path("other")).unwrap();
+    assert_eq!(s.names(), ["a", "b", "other", "sub"]);
 }
 
 fn opening(s: &Subject) {

@@ -482,39 +482,74 @@ fn keys_and_values_of_every_size() {
 
 /// A checkpoint that can't be made leaves the one that is there.
 #[test]
-fn a_checkpoint_that_cannot_link_leaves_the_one_before() {
-    let mut rig = Rig::with(tiny(1));
-    rig.put("k", "v");
-    rig.db().checkpoint("/copy").unwrap();
-    rig.put("k", "w");
-    rig.disk.faults().set_rule(|call| {
-        if call.op == Op::HardLink { Verdict::Fail(EXDEV) } else { Verdict::Proceed }
-    });
-    rig.db().checkpoint("/copy").expect_err("no links");
-    rig.disk.faults().clear();
-    let open = || Db::builder("/copy").storage(rig.disk.storage()).read_only(true).open();
-    assert_eq!(open().expect("opens").get(b"k").unwrap().unwrap(), b"v");
-    rig.db().checkpoint("/copy").unwrap();
-    assert_eq!(open().expect("opens").get(b"k").unwrap().unwrap(), b"w");
+fn a_checkpoint_that_cannot_be_made_leaves_the_one_before() {
+    let faults = [
+        (Op::HardLink, "/db/STORE", EXDEV),
+        (Op::Create, "/db/shard-000/MANIFEST.tmp", ENOSPC),
+        (Op::OpenDir, "/db/shard-000", EMFILE),
+        (Op::SyncDir, "/db/shard-000", EIO),
+    ];
+    for (op, place, fault) in faults {
+        let mut rig = Rig::with(tiny(1));
+        rig.put("k", "v");
+        rig.db().checkpoint("/copy").unwrap();
+        rig.put("k", "w");
+        let open = || Db::builder("/copy").storage(rig.disk.storage()).read_only(true).open();
+        let copied = || open().expect("opens").get(b"k").unwrap().unwrap();
+        rig.disk.faults().set_rule(move |call| {
+            let is_it = call.op == op && call.path == Path::new(place);
+            if is_it { Verdict::Fail(fault) } else { Verdict::Proceed }
+        });
+        rig.db().checkpoint("/copy").expect_err("something fails");
+        rig.disk.faults().clear();
+        assert_eq!(copied(), b"v", "{op:?}");
+        if rig.db().poisoned().is_none() {
+            rig.db().checkpoint("/copy").unwrap();
+            assert_eq!(copied(), b"w", "{op:?}");
+        } else {
+            // Nor does one that is not begun.
+            rig.db().checkpoint("/copy").expect_err("poisoned");
+            assert_eq!(copied(), b"v", "{op:?}");
+        }
+    }
+}
+
+/// A sync in the target would be none of the store's directory.
+#[test]
+fn a_checkpoint_does_not_lie_in_its_store() {
+    let rig = Rig::with(tiny(1));
+    for target in ["/db", "/db/copy", "/db/shard-000/copy"] {
+        let refused = rig.db().checkpoint(target);
+        assert!(matches!(refused, Err(Error::NotAStore { .. })), "{target}: {refused:?}");
+    }
 }
 
 /// Another disk's failure is none of the store's. But no checkpoint is believed in any more: what a
 /// sync lost, the next one does not tell.
 #[test]
 fn a_failed_sync_in_a_target_ends_checkpoints_alone() {
-    for place in ["/", "/copy", "/copy/shard-000"] {
+    // The second of the directory itself is of the name that makes it a checkpoint.
+    let syncs = [
+        (Op::SyncDir, "/", 1),
+        (Op::SyncDir, "/copy/shard-000", 1),
+        (Op::SyncDir, "/copy", 1),
+        (Op::SyncDir, "/copy", 2),
+        (Op::Sync, "/copy/STORE.tmp", 1),
+    ];
+    for (op, place, nth) in syncs {
         let mut rig = Rig::with(tiny(1));
         rig.put("k", "v");
+        let mut seen = 0;
         rig.disk.faults().set_rule(move |call| {
-            let is_there = call.op == Op::SyncDir && call.path == Path::new(place);
-            if is_there { Verdict::Fail(EIO) } else { Verdict::Proceed }
+            seen += u32::from(call.op == op && call.path == Path::new(place));
+            if seen == nth { Verdict::Fail(EIO) } else { Verdict::Proceed }
         });
         rig.db().checkpoint("/copy").expect_err("a sync fails");
         rig.disk.faults().clear();
-        assert_eq!(rig.db().poisoned(), None, "{place}");
+        assert_eq!(rig.db().poisoned(), None, "{op:?} {place}");
         rig.put("k", "w");
         let again = rig.db().checkpoint("/copy");
-        assert!(matches!(again, Err(Error::Poisoned { .. })), "{place}: {again:?}");
+        assert!(matches!(again, Err(Error::Poisoned { .. })), "{op:?} {place}: {again:?}");
         rig.prove();
     }
 }

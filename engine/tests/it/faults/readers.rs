@@ -110,9 +110,6 @@ impl Storage for Interrupted {
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.hard_link(from, to)
     }
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_dir(path)
-    }
     fn lock(&self, path: &Path) -> Result<Box<dyn LockGuard>, LockFault> {
         self.inner.lock(path)
     }

@@ -21,7 +21,6 @@ pub enum Op {
     Rename,
     Remove,
     HardLink,
-    RemoveDir,
     Lock,
     Entropy,
     Len,
@@ -46,7 +45,7 @@ impl Op {
         match Errno::from_raw_os_error(errno) {
             Errno::INTR => false,
             Errno::NOSPC | Errno::DQUOT => {
-                self.changes() && !matches!(self, Op::Remove | Op::RemoveDir | Op::SetLen)
+                self.changes() && !matches!(self, Op::Remove | Op::SetLen)
             }
             Errno::ROFS => self.changes(),
             Errno::MFILE | Errno::NFILE => {

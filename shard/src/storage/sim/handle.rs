@@ -166,10 +166,6 @@ impl Storage for SimStorage {
         self.life.call(Op::HardLink, from, |state| state.hard_link(from, to))
     }
 
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.life.call(Op::RemoveDir, path, |state| state.remove_dir(path))
-    }
-
     fn lock(&self, path: &Path) -> Result<Box<dyn LockGuard>, LockFault> {
         let id = self.life.call(Op::Lock, path, |state| {
             let place = state.place(path)?;

@@ -266,15 +266,6 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
-        let (place, id) = self.occupied(path)?;
-        if !self.dir(id)?.live.is_empty() {
-            return Err(Errno::NOTEMPTY.into());
-        }
-        self.change(Change { op: Op::RemoveDir, unset: Some(place), set: None });
-        Ok(())
-    }
-
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let dir = self.find(path)?;
         self.dir(dir)?;
