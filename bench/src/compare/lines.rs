@@ -400,7 +400,7 @@ impl Verdict {
         match self.is_held {
             None => "",
             Some(true) => "held",
-            Some(false) => "MISSED",
+            Some(false) => "🔴 missed",
         }
     }
 
