@@ -2,13 +2,15 @@
 //!
 //! The parent (`runner`) starts every step of a store (`plan`, `steps`) as a process of its own, so that
 //! allocators, maps and caches do not disturb one another, and collects what they say (`results`).
-//! `lines` knows what each figure means and what it has to be; `markdown`, `json` and `svg` show it.
+//! `lines` knows what each figure means and what it has to be, `verdict` whether it is so; `markdown`,
+//! `json` and `svg` show it.
 
 mod args;
 mod ceilings;
 mod drive;
 mod json;
 mod lines;
+mod machine;
 mod markdown;
 mod peers;
 mod plan;
@@ -17,6 +19,7 @@ mod runner;
 mod steps;
 mod store;
 mod svg;
+mod verdict;
 
 use std::process::ExitCode;
 
@@ -53,15 +56,19 @@ fn compare(args: &Args) -> Outcome<bool> {
         );
     }
     let results = runner::run(args)?;
-    println!("{}", lines::table(&results));
+    println!("{}", verdict::table(&results));
     let out = &args.out;
     std::fs::create_dir_all(out)?;
     let json = serde_json::to_string_pretty(&json::document(&results))?;
     std::fs::write(out.join("compare.json"), json + "\n")?;
     std::fs::write(out.join("compare.md"), markdown::document(&results))?;
+    std::fs::write(out.join("targets.md"), markdown::targets(&results))?;
     for (name, plot) in svg::plots(&results) {
         std::fs::write(out.join(format!("{name}.svg")), plot)?;
     }
-    println!("written to {}: compare.json, compare.md, and a plot for each family", out.display());
-    Ok(lines::verdicts(&results).iter().all(|verdict| verdict.is_held != Some(false)))
+    println!(
+        "written to {}: compare.json, compare.md, targets.md, and a plot for each family",
+        out.display()
+    );
+    Ok(!verdict::verdicts(&results).iter().any(verdict::Verdict::is_missed))
 }

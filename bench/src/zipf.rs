@@ -39,10 +39,14 @@ impl Zipf {
     /// `count` numbers, drawn ahead: drawing one costs about as much as a lookup.
     #[must_use]
     pub fn draw_many(&self, seed: u64, count: usize) -> Vec<u32> {
-        let n = self.n as u64;
-        (0..count as u64)
-            .map(|i| (mix(self.rank(mix(seed << 32 ^ i)) ^ 0x5EED) % n) as u32)
-            .collect()
+        let scattered = |rank: u32| (mix(u64::from(rank) ^ 0x5EED) % self.n as u64) as u32;
+        self.draw_ranks(seed, count).into_iter().map(scattered).collect()
+    }
+
+    /// The same, not scattered: the lower a number, the more often it comes.
+    #[must_use]
+    pub fn draw_ranks(&self, seed: u64, count: usize) -> Vec<u32> {
+        (0..count as u64).map(|i| self.rank(mix(seed << 32 ^ i)) as u32).collect()
     }
 }
 

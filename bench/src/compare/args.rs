@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::lines::OWN;
 use super::peers;
 use super::plan::Family;
+use super::verdict::OWN;
 
 pub(crate) const USAGE: &str = "\
 usage: bench compare [OPTIONS]   the store beside its peers, each line with its target
@@ -15,7 +15,7 @@ usage: bench compare [OPTIONS]   the store beside its peers, each line with its 
   --only A,B      families of workloads: load, get, values, ycsb, durable, open, space, scan
   --stores A,B    stores beside this one (all that were built in); `ceilings` for the ceilings
   --dir DIR       where the stores go (the temporary directory); up to 10 GB
-  --out DIR       where results go (bench-compare): compare.json, compare.md and a plot for each family
+  --out DIR       where results go (bench-compare): compare.json, compare.md, targets.md and a plot for each family
 
 Peers are built in with --features peers, and RocksDB too with --features peer-rocksdb.
 The exit status is 1 if a target is missed.";
@@ -33,6 +33,7 @@ pub(crate) struct Args {
     pub(crate) stores: Vec<String>,
     pub(crate) dir: PathBuf,
     pub(crate) out: PathBuf,
+    words: Vec<String>,
 }
 
 impl Args {
@@ -49,6 +50,7 @@ impl Args {
             stores,
             dir: std::env::temp_dir(),
             out: "bench-compare".into(),
+            words: words.clone(),
         };
         let mut words = words.into_iter().filter(|word| word != "--quick");
         while let Some(option) = words.next() {
@@ -79,6 +81,20 @@ impl Args {
             }
         }
         Ok(args)
+    }
+
+    /// The command line, but where the files went.
+    pub(crate) fn options(&self) -> String {
+        let mut options = Vec::new();
+        let mut words = self.words.iter();
+        while let Some(word) = words.next() {
+            if word == "--dir" || word == "--out" {
+                words.next();
+            } else {
+                options.push(word.as_str());
+            }
+        }
+        options.join(" ")
     }
 
     pub(crate) fn wants(&self, family: Family) -> bool {

@@ -47,6 +47,7 @@ pub(crate) fn run(job: &Job) -> Outcome<Found> {
         Step::GetMiss => map_misses(job, &mut found)?,
         Step::Values1K => uniform_gets(&long(job, 1 << 10), 1 << 10, "get1k", &mut found)?,
         Step::Values16K => uniform_gets(&long(job, 16 << 10), 16 << 10, "get16k", &mut found)?,
+        Step::Values1M => uniform_gets(&long(job, 1 << 20), 1 << 20, "get1m", &mut found)?,
         Step::Durable => {
             std::fs::create_dir_all(&job.dir)?;
             let rate = sync_rate(&job.dir.join("ceiling"), job.stretch)?;

@@ -16,6 +16,8 @@ const STALL_PUTS: u64 = 64;
 pub(crate) const SAMPLE: u64 = 64;
 /// Pairs in a batch of a batched load.
 const LOAD_BATCH: u64 = 10_000;
+/// Pairs in a batch where nobody looks at the clock: few enough not to count as a store's memory.
+const FILL_BATCH: u64 = 1000;
 
 /// What was done.
 pub(crate) struct Phase {
@@ -108,16 +110,29 @@ pub(crate) fn drive<W: FnMut() -> Outcome<()>>(
     })
 }
 
-/// Operations by one thread and by two, in turn and back again: a machine that gets quicker or slower
-/// meanwhile does so for both. `run` is called with the number of threads and its stretch.
+/// Each case for `stretch`, half of it in turn and half of it back again: a machine that gets quicker or
+/// slower meanwhile does so for all.
+pub(crate) fn there_and_back<C: Copy, const N: usize>(
+    cases: [C; N],
+    stretch: Duration,
+    mut run: impl FnMut(C, Duration) -> Outcome<Phase>,
+) -> Outcome<[Phase; N]> {
+    let mut phases = Vec::new();
+    for case in cases {
+        phases.push(run(case, stretch / 2)?);
+    }
+    for (case, phase) in cases.into_iter().zip(&mut phases).rev() {
+        phase.add(&run(case, stretch / 2)?);
+    }
+    Ok(phases.try_into().ok().expect("a phase for each case"))
+}
+
+/// Operations by one thread and by two. `run` is called with the number of threads and its stretch.
 pub(crate) fn by_one_and_two(
     stretch: Duration,
-    mut run: impl FnMut(usize, Duration) -> Outcome<Phase>,
+    run: impl FnMut(usize, Duration) -> Outcome<Phase>,
 ) -> Outcome<[Phase; 2]> {
-    let (mut one, mut two) = (run(1, stretch / 2)?, run(2, stretch / 2)?);
-    two.add(&run(2, stretch / 2)?);
-    one.add(&run(1, stretch / 2)?);
-    Ok([one, two])
+    there_and_back([1, 2], stretch, run)
 }
 
 /// How a store is filled.
@@ -187,7 +202,7 @@ fn put_range(store: &dyn Store, values: &Values, from: u64, to: u64) -> Outcome<
 pub(crate) fn fill(store: &dyn Store, values: &Values, from: u64, to: u64) -> Outcome<()> {
     let mut at = from;
     while at < to {
-        let end = (at + LOAD_BATCH).min(to);
+        let end = (at + FILL_BATCH).min(to);
         put_range(store, values, at, end)?;
         at = end;
     }

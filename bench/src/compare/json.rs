@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::lines::verdicts;
 use super::results::{QUANTILES, Results};
+use super::verdict::verdicts;
 
 /// Everything: each figure with its repetitions, latencies, curves, and the lines with their verdicts.
 pub(crate) fn document(results: &Results) -> Value {
@@ -45,7 +45,7 @@ pub(crate) fn document(results: &Results) -> Value {
                 "ratio_least": verdict.ratio.map(|ratio| ratio.least),
                 "ratio_most": verdict.ratio.map(|ratio| ratio.most),
                 "target": verdict.target(),
-                "is_held": verdict.is_held,
+                "word": verdict.word.map(|word| format!("{word:?}").to_lowercase()),
             })
         })
         .collect();

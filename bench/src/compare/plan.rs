@@ -67,8 +67,10 @@ pub(crate) enum Step {
     Scan,
     YcsbB,
     YcsbA,
+    YcsbCfd,
     Values1K,
     Values16K,
+    Values1M,
     Durable,
     /// Loads a store and closes it.
     Fill,
@@ -149,19 +151,19 @@ fn steps(args: &Args, rep: usize) -> Vec<(Step, u64, &'static str)> {
         ],
     );
     add(Family::Scan, &[(Step::Scan, keys, "main")]);
-    add(Family::Ycsb, &[(Step::YcsbB, keys, "main"), (Step::YcsbA, keys, "main")]);
-    add(Family::Values, &[(Step::Values1K, keys, "1k"), (Step::Values16K, keys, "16k")]);
+    let ycsb = [Step::YcsbB, Step::YcsbA, Step::YcsbCfd];
+    add(Family::Ycsb, &ycsb.map(|step| (step, keys, "main")));
+    let values = [(Step::Values1K, "1k"), (Step::Values16K, "16k"), (Step::Values1M, "1m")];
+    add(Family::Values, &values.map(|(step, place)| (step, keys, place)));
     add(Family::Durable, &[(Step::Durable, keys, "durable")]);
-    let sizes = if rep == 0 { vec![keys / 10, keys / 3, keys] } else { vec![keys] };
-    for size in sizes {
-        for step in [Step::Fill, Step::OpenClean, Step::Kill, Step::OpenKilled] {
-            add(Family::Open, &[(step, size, "open")]);
+    for size in [keys / 10, keys / 3, keys] {
+        add(Family::Open, &[(Step::Fill, size, "open"), (Step::OpenClean, size, "open")]);
+        // Of a killed store the curve is drawn by one repetition, for the killing takes long.
+        if rep == 0 || size == keys {
+            add(Family::Open, &[(Step::Kill, size, "open"), (Step::OpenKilled, size, "open")]);
         }
     }
-    if rep == 0 {
-        // Space repeats itself; once is enough of what takes so long.
-        add(Family::Space, &[(Step::Churn, keys, "churn")]);
-    }
+    add(Family::Space, &[(Step::Churn, keys, "churn")]);
     steps
 }
 
@@ -177,6 +179,7 @@ fn takes_part(store: &str, step: Step) -> bool {
                 | Step::GetMiss
                 | Step::Values1K
                 | Step::Values16K
+                | Step::Values1M
                 | Step::Durable
         );
     }
@@ -193,7 +196,6 @@ fn job(
 ) -> Job {
     let keeps = matches!(step, Step::Fill | Step::Kill) || place == "main";
     let millis = match (step, args.is_quick) {
-        (Step::Durable, false) => 1200,
         // As long as it takes the trees to write out what they gathered more than once.
         (Step::YcsbA, false) => 8000,
         (_, false) => 2000,

@@ -8,9 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use bench::measure::load_average;
-
 use super::args::{Args, CEILINGS};
+use super::machine::Machine;
 use super::peers;
 use super::plan::{self, Job, Step};
 use super::results::{Found, OfStore, Results};
@@ -26,7 +25,7 @@ pub(crate) fn run(args: &Args) -> Outcome<Results> {
         keys: args.keys,
         reps: args.reps,
         is_quick: args.is_quick,
-        machine: machine(root.path()),
+        machine: Machine::new(root.path(), args.options()),
         ..Results::default()
     };
     for name in &args.stores {
@@ -73,35 +72,6 @@ pub(crate) fn run(args: &Args) -> Outcome<Results> {
     results.seconds = progress.begun.elapsed().as_secs_f64();
     progress.tell(&format!("{} steps in {:.0} s", jobs.len(), results.seconds));
     Ok(results)
-}
-
-fn machine(root: &Path) -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find(|line| line.starts_with("model name"));
-    let model = model.and_then(|line| line.split(": ").nth(1)).unwrap_or("processor");
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
-    let gib = kib.unwrap_or(0) as f64 / f64::from(1 << 20);
-    let kernel = kernel.trim();
-    format!(
-        "{cores} cores of {model}, {gib:.0} GiB, Linux {kernel}, {}, load before {}",
-        file_system(root).unwrap_or_default(),
-        load_average()
-    )
-}
-
-/// The file system that a directory lies on, with its options.
-fn file_system(dir: &Path) -> Option<String> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let mount = |line: &str| {
-        let mut words = line.split(' ').skip(1);
-        let (at, kind, options) = (words.next()?, words.next()?, words.next()?);
-        dir.starts_with(at).then(|| (at.len(), format!("{kind} ({options})")))
-    };
-    // Of those mounted at one place, the last one hides the others.
-    Some(mounts.lines().filter_map(mount).max_by_key(|(len, _)| *len)?.1)
 }
 
 fn clear(root: &Path) -> Outcome<()> {
@@ -238,10 +208,12 @@ fn guess(step: Step, keys: u64) -> f64 {
         | Step::LoadBatched2
         | Step::Fill
         | Step::Kill => 0.2 + 4.0 * millions,
-        Step::Churn => 2.0 + 30.0 * millions,
+        Step::Churn => 12.0 + 20.0 * millions,
         Step::OpenKilled | Step::OpenClean => 0.1 + 0.5 * millions,
-        Step::Durable => 8.0,
-        Step::Get => 8.0 + millions,
+        Step::Durable => 16.0,
+        Step::Get => 10.0 + millions,
+        Step::YcsbA => 18.0 + millions,
+        Step::YcsbCfd => 9.0 + millions,
         _ => 4.0 + millions,
     }
 }

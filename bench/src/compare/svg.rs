@@ -3,10 +3,13 @@
 mod canvas;
 mod chart;
 
+use bench::measure::median;
+
 use super::args::CEILINGS;
-use super::lines::{OWN, Unit, figure, peers};
+use super::lines::Unit;
 use super::plan::Family;
 use super::results::{QUANTILES, Results};
+use super::verdict::{OWN, figure, peers};
 use canvas::sheet;
 use chart::{Bar, Chart, Curve, Scale};
 
@@ -32,10 +35,12 @@ fn title(results: &Results, family: Family) -> String {
         Family::Load => format!("Loading {keys} records of 16 B and 100 B"),
         Family::Get => format!("Reading one of {keys} records"),
         Family::Values => "Reading longer values".to_owned(),
-        Family::Ycsb => "Reading and overwriting, Zipf's law, 2 threads".to_owned(),
+        Family::Ycsb => "Reading and writing, Zipf's law".to_owned(),
         Family::Durable => "Writes that survive a power cut".to_owned(),
         Family::Open => "From opening to the first value".to_owned(),
-        Family::Space => "Space on disk while every key is overwritten 3 times".to_owned(),
+        Family::Space => {
+            "Space on disk while keys are overwritten, 3 times each in 40 s at most".to_owned()
+        }
         Family::Scan => "All records, in no order that matters".to_owned(),
     }
 }
@@ -60,19 +65,21 @@ fn charts(results: &Results, family: Family) -> Vec<Option<Chart>> {
             latency(results, "Latency of a get of 16 KiB, 1 thread", "get16k.1"),
         ],
         Family::Ycsb => vec![
-            bars(results, "YCSB A: half gets, half puts, a second", "ycsb_a.2", Unit::Rate, None),
-            bars(results, "YCSB B: 95 % gets, a second", "ycsb_b.2", Unit::Rate, None),
-            latency(results, "Latency, YCSB A", "ycsb_a.2"),
-            latency(results, "Latency, YCSB B", "ycsb_b.2"),
+            threads("YCSB A: half gets, half puts, a second", "ycsb_a", &[1, 2], ""),
+            threads("YCSB B: 95% gets, a second", "ycsb_b", &[1, 2], ""),
+            threads("YCSB D: gets of the newest, 5% inserts", "ycsb_d", &[1, 2], ""),
+            threads("YCSB F: gets, half of them put again", "ycsb_f", &[1, 2], ""),
+            latency(results, "Latency, YCSB A, 2 threads", "ycsb_a.2"),
+            latency(results, "Latency, YCSB B, 2 threads", "ycsb_b.2"),
         ],
         Family::Durable => vec![
             threads(
                 "Durable puts a second by threads",
                 "durable",
-                &[1, 8, 32],
+                &[1, 2, 8, 32],
                 "fdatasync.durable",
             ),
-            threads("Records a second in durable batches of 100", "batches", &[1, 8], ""),
+            threads("Records a second in durable batches of 100", "batches", &[1, 2, 8], ""),
             latency(results, "Latency of a durable put, 1 thread", "durable.1"),
             latency(results, "Latency of a durable put, 32 threads", "durable.32"),
         ],
@@ -81,7 +88,7 @@ fn charts(results: &Results, family: Family) -> Vec<Option<Chart>> {
             by_keys(results, "After a close, by keys", "open_clean"),
         ],
         Family::Space => vec![space(results)],
-        Family::Scan => vec![bars(results, "Records a second", "scan", Unit::Rate, None)],
+        Family::Scan => vec![threads("Records a second by threads", "scan", &[1, 2], "")],
     }
 }
 
@@ -119,7 +126,8 @@ fn by_threads(
 fn latency(results: &Results, title: &str, id: &str) -> Option<Chart> {
     let curves = stores(results).chain([CEILINGS]).map(|store| {
         let nanos = results.of(store).and_then(|of| of.latency(id)).unwrap_or_default();
-        let points = nanos.iter().enumerate().map(|(at, nanos)| (at as f64, nanos / 1e6)).collect();
+        let nanos = nanos.into_iter().enumerate();
+        let points = nanos.filter_map(|(at, nanos)| Some((at as f64, nanos? / 1e6))).collect();
         Curve { store: store.to_owned(), points }
     });
     let name = |share: &f64| match share {
@@ -132,14 +140,8 @@ fn latency(results: &Results, title: &str, id: &str) -> Option<Chart> {
 
 fn by_keys(results: &Results, title: &str, id: &str) -> Option<Chart> {
     let curves = stores(results).map(|store| {
-        let figures = results.of(store).into_iter().flat_map(|of| of.figures.keys());
-        let mut points: Vec<_> = figures
-            .filter_map(|name| {
-                let keys = name.strip_prefix(id)?.strip_prefix('@')?.parse().ok()?;
-                Some((keys, results.figure(store, name)?))
-            })
-            .collect();
-        points.sort_by(|a: &(f64, f64), b| a.0.total_cmp(&b.0));
+        let sizes = results.by_keys(store, id);
+        let points = sizes.iter().map(|(keys, figures)| (*keys, median(figures))).collect();
         Curve { store: store.to_owned(), points }
     });
     Chart::lines(title, Scale::log(Unit::Rate), Scale::log(Unit::Millis), curves.collect())
@@ -150,8 +152,8 @@ fn space(results: &Results) -> Option<Chart> {
         let series = results.of(store).and_then(|of| of.series.get("space"));
         Curve { store: store.to_owned(), points: series.cloned().unwrap_or_default() }
     });
-    let title = "Disk over logical bytes, by overwrites of each key; the last point is settled";
-    Chart::lines(title, Scale::linear(), Scale::log(Unit::Times), curves.collect())
+    let title = "Disk over logical bytes by seconds; the last point is settled";
+    Chart::lines(title, Scale::Linear, Scale::log(Unit::Times), curves.collect())
 }
 
 fn bars(

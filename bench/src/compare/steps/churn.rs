@@ -1,6 +1,6 @@
 //! Overwrites, and what they do to the space on disk.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bench::measure::disk_bytes;
@@ -16,7 +16,7 @@ use crate::compare::store::{Mode, Store, wait_for_still_files};
 
 /// How often all keys are overwritten, on average.
 const ROUNDS: u64 = 3;
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_secs(40);
 /// Overwrites of a batch, for stores that are written in batches.
 const BATCH: u64 = 1000;
 
@@ -27,19 +27,20 @@ pub(super) fn run(job: &Job) -> Outcome<Found> {
     fill(&*store, &values, 0, job.keys)?;
     store.settle()?;
     let logical = (job.keys * LOGICAL_LEN) as f64;
-    let (done, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let is_over = AtomicBool::new(false);
+    let begun = Instant::now();
+    let seconds = || begun.elapsed().as_secs_f64();
     let watch = || -> Outcome<Vec<(f64, f64)>> {
         let mut seen = Vec::new();
         while !is_over.load(Ordering::Relaxed) {
-            let rounds = done.load(Ordering::Relaxed) as f64 / job.keys as f64;
-            seen.push((rounds, disk_bytes(&job.dir)? as f64 / logical));
+            seen.push((seconds(), disk_bytes(&job.dir)? as f64 / logical));
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(seen)
     };
-    let (seen, rate) = std::thread::scope(|scope| -> Outcome<_> {
+    let (seen, (ops, rate)) = std::thread::scope(|scope| -> Outcome<_> {
         let watcher = scope.spawn(watch);
-        let rate = overwrite(job, &*store, &values, &done);
+        let rate = overwrite(job, &*store, &values);
         let rested = store.flush().and_then(|()| store.settle());
         // Whoever tidies up after a while without writes gets the while.
         let rested = rested.and_then(|()| wait_for_still_files(&job.dir, 5));
@@ -48,19 +49,20 @@ pub(super) fn run(job: &Job) -> Outcome<Found> {
         rested?;
         Ok((seen, rate?))
     })?;
+    let ended = seconds();
     let settled = disk_bytes(&job.dir)? as f64 / logical;
     store.close()?;
-    let rounds = done.into_inner() as f64 / job.keys as f64;
     let peak = seen.iter().map(|(_, space)| *space).fold(settled, f64::max);
     found.figure("disk_peak", peak);
     found.figure("disk_settled", settled);
     found.figure("overwrites", rate);
-    found.figure("overwritten", rounds);
-    found.series.insert("space".to_owned(), thinned(seen, (rounds, settled)));
+    found.figure("overwritten", ops as f64 / job.keys as f64);
+    found.series.insert("space".to_owned(), thinned(seen, (ended, settled)));
     Ok(found)
 }
 
-fn overwrite(job: &Job, store: &dyn Store, values: &Values, done: &AtomicU64) -> Outcome<f64> {
+/// Overwrites until it is enough, or the time is over. Answers how often, and how often a second.
+fn overwrite(job: &Job, store: &dyn Store, values: &Values) -> Outcome<(u64, f64)> {
     let batch = if peers::find(&job.store)?.loads_batched { BATCH } else { 1 };
     let mut order = Uniform::new(7, job.keys);
     let begun = Instant::now();
@@ -78,9 +80,8 @@ fn overwrite(job: &Job, store: &dyn Store, values: &Values, done: &AtomicU64) ->
             store.put_batch(&pairs)?;
         }
         ops += batch;
-        done.store(ops, Ordering::Relaxed);
     }
-    Ok(ops as f64 / begun.elapsed().as_secs_f64())
+    Ok((ops, ops as f64 / begun.elapsed().as_secs_f64()))
 }
 
 /// About a hundred of the points, and the last one.

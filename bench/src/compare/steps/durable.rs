@@ -6,7 +6,7 @@ use bench::workload::{Uniform, Values, key};
 
 use super::open;
 use crate::Outcome;
-use crate::compare::drive::drive;
+use crate::compare::drive::{Phase, drive, there_and_back};
 use crate::compare::plan::Job;
 use crate::compare::results::Found;
 use crate::compare::store::Mode;
@@ -14,7 +14,11 @@ use crate::compare::store::Mode;
 /// Records of a batch.
 const BATCH: u64 = 100;
 
-/// Single puts by 1, 8 and 32 threads, and batches by 1 and 8.
+/// Threads of single puts, and of batches.
+const PUTS: [usize; 4] = [1, 2, 8, 32];
+const BATCHES: [usize; 3] = [1, 2, 8];
+
+/// Single puts, and batches.
 pub(super) fn run(job: &Job) -> Outcome<Found> {
     let mut found = Found::default();
     let (store, values) = (open(job, Mode::Durable)?, Values::new());
@@ -30,15 +34,17 @@ pub(super) fn run(job: &Job) -> Outcome<Found> {
     };
     // Files that are made by the first write are there before the clock starts.
     puts(1, job.stretch / 8)?;
-    for threads in [1, 8, 32] {
-        let phase = puts(threads, job.stretch)?;
-        found.figure(&format!("durable.{threads}"), phase.rate());
-        found.latency(&format!("durable.{threads}"), &phase.latency);
+    let mut note = |id: &str, threads: usize, phase: &Phase, records: u64| {
+        found.figure(&format!("{id}.{threads}"), phase.rate() * records as f64);
+        found.latency(&format!("{id}.{threads}"), &phase.latency);
+    };
+    for (threads, phase) in PUTS.into_iter().zip(&there_and_back(PUTS, job.stretch, puts)?) {
+        note("durable", threads, phase, 1);
     }
     if store.batch_durable(&[(key(0), values.get(0, 0))]).is_some() {
         let next = AtomicU64::new(0);
-        for threads in [1, 8] {
-            let phase = drive(threads, job.stretch, 1, |_| {
+        let batches = |threads: usize, stretch| {
+            drive(threads, stretch, 1, |_| {
                 let (store, values, next) = (&*store, &values, &next);
                 move || {
                     let from = next.fetch_add(BATCH, Ordering::Relaxed);
@@ -46,9 +52,11 @@ pub(super) fn run(job: &Job) -> Outcome<Found> {
                         (from..from + BATCH).map(|i| (key(i), values.get(i, 0))).collect();
                     store.batch_durable(&pairs).ok_or("there are batches")?
                 }
-            })?;
-            found.figure(&format!("batches.{threads}"), phase.rate() * BATCH as f64);
-            found.latency(&format!("batches.{threads}"), &phase.latency);
+            })
+        };
+        let phases = there_and_back(BATCHES, job.stretch, batches)?;
+        for (threads, phase) in BATCHES.into_iter().zip(&phases) {
+            note("batches", threads, phase, BATCH);
         }
     }
     store.close()?;

@@ -3,12 +3,15 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bench::workload::{Uniform, Values, absent_key, key};
+use bench::measure::anonymous_bytes;
+use bench::workload::{LOGICAL_LEN, Uniform, Values, absent_key, key};
 use bench::zipf::Zipf;
 
 use super::{check, open};
 use crate::Outcome;
-use crate::compare::drive::{Phase, SAMPLE, by_one_and_two, drive, fill};
+use crate::compare::drive::{
+    Load, Phase, SAMPLE, by_one_and_two, drive, fill, load, there_and_back,
+};
 use crate::compare::plan::Job;
 use crate::compare::results::Found;
 use crate::compare::store::{Mode, Store, touch};
@@ -23,10 +26,11 @@ const VALUES_BYTES_MAX: u64 = 256 << 20;
 /// Gets of keys that are there, uniform: into a buffer, and as the store hands them out.
 pub(super) fn hits(job: &Job) -> Outcome<Found> {
     let mut found = Found::default();
-    let (store, values) = (open(job, Mode::Buffered)?, Values::new());
+    let values = Values::new();
+    let before = anonymous_bytes();
+    let store = open(job, Mode::Buffered)?;
     warm(job, &*store)?;
-    found.one_and_two("get", &uniform(job, &*store, &values, job.keys)?);
-    let held = by_one_and_two(job.stretch / 2, |threads, stretch| {
+    let held = |threads: usize, stretch| {
         drive(threads, stretch, SAMPLE, |thread| {
             let mut order = Uniform::new(40 + thread as u64, job.keys);
             let store = &*store;
@@ -35,8 +39,21 @@ pub(super) fn hits(job: &Job) -> Outcome<Found> {
                 if is_there { Ok(()) } else { Err("a key is gone".into()) }
             }
         })
-    })?;
-    found.one_and_two("held", &held);
+    };
+    // In turn, for one is measured by the other.
+    let cases = [(false, 1), (true, 1), (true, 2), (false, 2)];
+    let [get_1, held_1, held_2, get_2] =
+        there_and_back(cases, job.stretch, |(is_held, threads), stretch| {
+            if is_held {
+                held(threads, stretch)
+            } else {
+                uniform(job, &*store, &values, threads, stretch)
+            }
+        })?;
+    found.one_and_two("get", &[get_1, get_2]);
+    found.one_and_two("held", &[held_1, held_2]);
+    let memory = anonymous_bytes().saturating_sub(before) + store.mapped_index_bytes();
+    found.figure("memory_opened", memory as f64 / job.keys as f64);
     store.close()?;
     Ok(found)
 }
@@ -73,25 +90,29 @@ fn pass(job: &Job, store: &dyn Store) -> Outcome<u64> {
     Err(format!("a scan saw {records} keys").into())
 }
 
-fn uniform(job: &Job, store: &dyn Store, values: &Values, keys: u64) -> Outcome<[Phase; 2]> {
-    by_one_and_two(job.stretch, |threads, stretch| {
-        drive(threads, stretch, SAMPLE, |thread| {
-            let mut order = Uniform::new(20 + thread as u64, keys);
-            let mut out = Vec::new();
-            let mut count = 0_u64;
-            move || {
-                let i = order.draw();
-                if !store.get_into(&key(i), &mut out)? {
-                    return Err("a key is gone".into());
-                }
-                count += 1;
-                if count.is_multiple_of(64) {
-                    check(values, i, &out)?;
-                }
-                black_box(&out);
-                Ok(())
+fn uniform(
+    job: &Job,
+    store: &dyn Store,
+    values: &Values,
+    threads: usize,
+    stretch: Duration,
+) -> Outcome<Phase> {
+    drive(threads, stretch, SAMPLE, |thread| {
+        let mut order = Uniform::new(20 + thread as u64, job.keys);
+        let mut out = Vec::new();
+        let mut count = 0_u64;
+        move || {
+            let i = order.draw();
+            if !store.get_into(&key(i), &mut out)? {
+                return Err("a key is gone".into());
             }
-        })
+            count += 1;
+            if count.is_multiple_of(64) {
+                check(values, i, &out)?;
+            }
+            black_box(&out);
+            Ok(())
+        }
     })
 }
 
@@ -200,28 +221,22 @@ pub(super) fn many(job: &Job) -> Outcome<Found> {
     Ok(found)
 }
 
-/// All records, once or more often.
+/// All records, over and over, by one thread and by two, each of which goes through all.
 pub(super) fn scan(job: &Job) -> Outcome<Found> {
     let mut found = Found::default();
     let store = open(job, Mode::Buffered)?;
-    let mut rates = Vec::new();
-    let begun = Instant::now();
-    // The first pass warms up, and counts if there is no time for another.
-    for turn in 0..8 {
-        let turn_begun = Instant::now();
+    let whole = || {
         let bytes = pass(job, &*store)?;
-        if bytes != job.keys * bench::workload::LOGICAL_LEN {
-            return Err(format!("the scan saw {bytes} bytes").into());
-        }
-        if turn == 1 {
-            rates.clear();
-        }
-        rates.push(job.keys as f64 / turn_begun.elapsed().as_secs_f64());
-        if turn > 0 && begun.elapsed() > job.stretch {
-            break;
-        }
+        let is_all = bytes == job.keys * LOGICAL_LEN;
+        if is_all { Ok(()) } else { Err(format!("the scan saw {bytes} bytes").into()) }
+    };
+    // Warms up.
+    whole()?;
+    let phases =
+        by_one_and_two(job.stretch, |threads, stretch| drive(threads, stretch, 1, |_| whole))?;
+    for (threads, phase) in (1..).zip(&phases) {
+        found.figure(&format!("scan.{threads}"), phase.rate() * job.keys as f64);
     }
-    found.figure("scan", bench::measure::median(&rates));
     store.close()?;
     Ok(found)
 }
@@ -231,17 +246,20 @@ pub(crate) fn keys_of_len(keys: u64, len: usize) -> u64 {
     (keys * 256).min(VALUES_BYTES_MAX) / len as u64
 }
 
-/// Gets of longer values, from a store of their own.
-pub(super) fn values(job: &Job, id: &str, len: usize) -> Outcome<Found> {
+/// Puts and gets of longer values, in a store of their own. `name` says how long they are.
+pub(super) fn values(job: &Job, name: &str, len: usize) -> Outcome<Found> {
     let mut found = Found::default();
-    let keys = keys_of_len(job.keys, len);
     let values = Values::of_len(len);
-    let job = Job { keys, ..job.clone() };
+    let job = Job { keys: keys_of_len(job.keys, len), ..job.clone() };
     let store = open(&job, Mode::Buffered)?;
-    fill(&*store, &values, 0, keys)?;
+    let (threads, is_batched, limit) = (1, false, job.stretch / 2);
+    let puts = load(&*store, Load { values: &values, threads, keys: job.keys, is_batched, limit })?;
+    found.figure(&format!("put{name}.1"), puts.rate());
+    fill(&*store, &values, puts.ops, job.keys)?;
     store.settle()?;
     warm(&job, &*store)?;
-    found.one_and_two(id, &uniform(&job, &*store, &values, keys)?);
+    let gets = |threads, stretch| uniform(&job, &*store, &values, threads, stretch);
+    found.one_and_two(&format!("get{name}"), &by_one_and_two(job.stretch, gets)?);
     store.close()?;
     Ok(found)
 }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::time::Instant;
 
+use bench::measure::anonymous_bytes;
 use bench::workload::{Values, key};
 
 use super::{check, open};
@@ -14,10 +15,17 @@ use crate::compare::store::Mode;
 
 /// Loads, and closes in an orderly way.
 pub(super) fn load_and_close(job: &Job) -> Outcome<Found> {
+    let mut found = Found::default();
+    let values = Values::new();
     let store = open(job, Mode::Buffered)?;
-    fill(&*store, &Values::new(), 0, job.keys)?;
+    // What a store takes without a key is counted where all keys are loaded.
+    let empty = anonymous_bytes() + store.mapped_index_bytes();
+    fill(&*store, &values, 0, job.keys)?;
+    store.settle()?;
+    let memory = (anonymous_bytes() + store.mapped_index_bytes()).saturating_sub(empty);
+    found.figure(&format!("memory@{}", job.keys), memory as f64 / job.keys as f64);
     store.close()?;
-    Ok(Found::default())
+    Ok(found)
 }
 
 /// Loads, says so, and waits to be killed.

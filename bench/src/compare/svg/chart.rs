@@ -28,16 +28,13 @@ pub(super) enum Scale {
     /// Places with names, numbered from 0.
     Names(Vec<String>),
     Log(Unit),
+    /// From nothing on.
     Linear,
 }
 
 impl Scale {
     pub(super) fn log(unit: Unit) -> Self {
         Self::Log(unit)
-    }
-
-    pub(super) fn linear() -> Self {
-        Self::Linear
     }
 }
 
@@ -66,9 +63,10 @@ impl Axis {
                 Self { is_log: false, from: -0.4, to, ticks: ticks.collect() }
             }
             Scale::Linear => {
-                let to = most.ceil().max(1.0);
-                let ticks = (0..=to as u32).map(|tick| (f64::from(tick), tick.to_string()));
-                Self { is_log: false, from: 0.0, to, ticks: ticks.collect() }
+                let to = most.ceil().max(1.0) as u32;
+                let ticks = (0..=to).step_by(if to > 12 { 10 } else { 1 });
+                let ticks = ticks.map(|tick| (f64::from(tick), tick.to_string())).collect();
+                Self { is_log: false, from: 0.0, to: f64::from(to), ticks }
             }
             Scale::Log(unit) => {
                 let (from, to) = (least.max(1e-9) / 1.3, most.max(1e-9) * 1.3);
