@@ -3,6 +3,10 @@
 //! Only what takes part in a protocol between threads comes from here. What a single writer owns
 //! uses `std` directly, so that the model has fewer states.
 
+use std::time::Duration;
+#[cfg(not(loom))]
+use std::time::Instant;
+
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
     Condvar, Mutex, MutexGuard,
@@ -19,4 +23,21 @@ pub(crate) use loom::sync::{
 /// is consistent between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Lets other threads run until `is_enough`, for `patience` at most. The model checker knows no time:
+/// there, they may run once.
+pub(crate) fn yield_until(is_enough: impl Fn() -> bool, patience: Duration) {
+    #[cfg(loom)]
+    {
+        let _ = (is_enough, patience);
+        loom::thread::yield_now();
+    }
+    #[cfg(not(loom))]
+    {
+        let begun = Instant::now();
+        while !is_enough() && begun.elapsed() < patience {
+            std::thread::yield_now();
+        }
+    }
 }
