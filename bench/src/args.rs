@@ -13,12 +13,13 @@ usage: bench accept [OPTIONS]   loads, reads, reopens; each figure beside its ta
        bench compare [OPTIONS]  the store beside its peers (compare --help)
 
   --keys N      keys to load (accept: 2000000, churn: 1000000)
-  --ops N       overwrites (churn: 40000000)
+  --ops N       overwrites (churn: 40000000; cold: as many as there are keys)
   --reps N      repetitions of each measurement (accept: 5)
   --clock CLOCK accept: wall, or processor: the threads' own time, for a busy machine
   --only PART   accept: load, get, memory, reopen or durable alone;
                 scale: keys, threads or shards alone;
-                profile: get_into, get, absent, get_many, load, put, durable or recover
+                profile: get_into, get, absent, get_many, get_many_kept, load, put, batch,
+                durable, recover or open
   --dir DIR     where the stores go (default: the temporary directory)
   --json FILE   where the figures go (default: bench-accept.json, bench-churn.json)
 

@@ -18,6 +18,7 @@ pub(crate) fn run(what: &str, args: &Args) -> Outcome<()> {
         "open" => open(args),
         "load" => load(args),
         "memory" => memory(args),
+        "size" => crate::scale::of_size(args),
         _ => Err("an unknown step".into()),
     }
 }
@@ -85,10 +86,14 @@ pub(crate) fn wait_for_rest(db: &Db) {
     }
 }
 
-fn spawn(what: &str, dir: &Path, keys: u64) -> Outcome<Child> {
+fn command(what: &str, dir: &Path, keys: u64) -> Outcome<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["child", what, "--keys", &keys.to_string(), "--dir"]).arg(dir);
-    Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?)
+    Ok(command)
+}
+
+fn spawn(what: &str, dir: &Path, keys: u64) -> Outcome<Child> {
+    Ok(command(what, dir, keys)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?)
 }
 
 fn listen(child: &mut Child) -> Outcome<(f64, f64)> {
@@ -99,6 +104,12 @@ fn listen(child: &mut Child) -> Outcome<(f64, f64)> {
         [first, second] => Ok((first, second)),
         _ => Err("the child failed".into()),
     }
+}
+
+/// Takes a step that shows by itself what it finds.
+pub(crate) fn show(what: &str, dir: &Path, keys: u64) -> Outcome<()> {
+    let status = command(what, dir, keys)?.status()?;
+    if status.success() { Ok(()) } else { Err(format!("the step {what} failed").into()) }
 }
 
 /// The figures that a step says.

@@ -26,13 +26,18 @@ pub(crate) fn run(args: &Args) -> Outcome<()> {
     crate::child::wait_for_rest(&db);
     let what = args.only.as_deref().unwrap_or("get_into");
     let begun;
-    if what == "recover" {
+    if what == "recover" || what == "open" {
         db.close()?;
         drop(db);
+        let is_clean = what == "open";
+        if is_clean {
+            // This one ends with a snapshot.
+            Db::open(&store)?.close()?;
+        }
         // On this thread, so that all of it is counted.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build()?;
         begun = std::time::Instant::now();
-        pool.install(|| measured_recovery(&store, args))?;
+        pool.install(|| measured_opens(&store, is_clean, args))?;
     } else {
         begun = std::time::Instant::now();
         measured(&db, &values, what, args)?;
@@ -69,6 +74,12 @@ fn measured(db: &Db, values: &Values, what: &str, args: &Args) -> Outcome<()> {
         "absent" => {
             for _ in 0..args.ops {
                 black_box(db.get_into(&absent_key(order.draw()), &mut out)?);
+            }
+        }
+        "get_many_kept" => {
+            for _ in 0..args.ops / 64 {
+                let keys: [_; 64] = std::array::from_fn(|_| key(order.draw()));
+                black_box(db.get_many(&keys)?);
             }
         }
         "get_many" => {
@@ -117,9 +128,10 @@ fn measured(db: &Db, values: &Values, what: &str, args: &Args) -> Outcome<()> {
 
 /// Opens the store as often as it takes to find so many keys.
 #[inline(never)]
-fn measured_recovery(store: &std::path::Path, args: &Args) -> Outcome<()> {
+fn measured_opens(store: &std::path::Path, is_clean: bool, args: &Args) -> Outcome<()> {
     for _ in 0..args.ops / args.keys {
-        let db = Db::builder(store).snapshot_on_close(false).open().map_err(|e| e.to_string())?;
+        let db =
+            Db::builder(store).snapshot_on_close(is_clean).open().map_err(|e| e.to_string())?;
         if db.len() != args.keys {
             return Err("keys are missing".into());
         }
