@@ -23,6 +23,17 @@ pub(crate) fn puts(c: &mut Criterion) {
             db.put(&key(i), values.get(i, version)).expect("puts")
         });
     });
+    group.bench_function("a new key into a new store", |b| {
+        b.iter_custom(|rounds| {
+            let dir = tempfile::tempdir().expect("a directory");
+            let db = Db::open(dir.path().join("data")).expect("opens");
+            let begun = Instant::now();
+            for i in 0..rounds {
+                db.put(&key(i), values.get(i, 0)).expect("puts");
+            }
+            begun.elapsed()
+        });
+    });
     group.throughput(Throughput::Elements(100));
     let mut batch = Batch::new();
     group.bench_function("batch of 100", |b| {
