@@ -6,7 +6,8 @@
 //!    a leaf's [`Word`] are its class. The block of a leaf of the class [`DEFERRED`] is the begin of a
 //!    [`Deferred`]: its one bucket has no unused lane and no entry, so that a lookup gets to its end.
 //! 2. A slot is empty if and only if its location is 0. A hash of 0 marks a lane that was never
-//!    used; a lane that was used never goes back to 0.
+//!    used; a lane that was used never goes back to 0. Lanes of a bucket are taken into use in order, so that
+//!    one has an unused lane if and only if its last is unused.
 //! 3. An entry lies in its home bucket or in a later one (around the end), and every bucket from
 //!    its home to the one before its own has no unused lane. So a lookup may stop at the first
 //!    bucket with an unused lane; lanes only become used, so this holds for every later reader too.
@@ -108,6 +109,12 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
+    /// Whether every lane was used.
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.hashes[SLOTS - 1].load(Ordering::Relaxed) != 0
+    }
+
     /// One in which there is neither room nor anything to be found.
     pub(super) fn dead() -> Self {
         Self {
@@ -495,9 +502,9 @@ impl Iterator for Candidates<'_> {
                     return Some((Place { bucket: self.index, lane }, location));
                 }
             }
-            // The lanes are looked at once more, later than for the hash. A lane that is unused now was
-            // so then, too: stopping is right. And if the bucket was filled in between, going on is.
-            if unused(&self.bucket.hashes) != 0 {
+            // Later than the lanes were compared. One that is unused now was so then, too: stopping is
+            // right. And if the bucket was filled in between, going on is.
+            if !self.bucket.is_full() {
                 return None;
             }
             let behind = bucket_behind(self.buckets, self.index, self.seen, self.hash);
