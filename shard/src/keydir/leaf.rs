@@ -329,13 +329,13 @@ impl<'a> Leaf<'a> {
     )]
     pub(super) fn candidates(self, hash: u32) -> Candidates<'a> {
         let buckets = self.buckets();
-        let index = home(hash, buckets.len());
-        let bucket = &buckets[index];
+        let home = home(hash, buckets.len());
+        let bucket = &buckets[home];
         // The locations are on their way while the hashes are compared, and the next bucket's hashes,
         // where many a lookup of an absent key goes on.
         prefetch_lines(&raw const bucket.locations, size_of::<Bucket>() / 64);
         let matching = matching(&bucket.hashes, hash);
-        Candidates { leaf: self, buckets, hash, index, bucket, seen: 1, matching }
+        Candidates { leaf: self, buckets, hash, home, index: home, bucket, matching }
     }
 
     /// The location and place of the entry with this hash that `is_match` accepts.
@@ -456,24 +456,13 @@ pub(super) struct Candidates<'a> {
     leaf: Leaf<'a>,
     buckets: &'a [Bucket],
     hash: u32,
+    /// The bucket that was looked at first.
+    home: usize,
     /// The bucket that is looked at.
     index: usize,
     bucket: &'a Bucket,
-    /// How many buckets have been looked at.
-    seen: usize,
     /// Its lanes that are still to be answered.
     matching: u32,
-}
-
-/// The bucket behind this one and the lanes to look at in it, if there is one that was not looked at.
-/// Few lookups come here; what they pass stays in registers.
-#[inline(never)]
-fn bucket_behind(buckets: &[Bucket], index: usize, seen: usize, hash: u32) -> Option<(usize, u32)> {
-    if seen == buckets.len() {
-        return None;
-    }
-    let index = next(index, buckets.len());
-    Some((index, matching(&buckets[index].hashes, hash)))
 }
 
 /// The entries with this hash of the leaf that a deferred one leads to.
@@ -507,14 +496,13 @@ impl Iterator for Candidates<'_> {
             if !self.bucket.is_full() {
                 return None;
             }
-            let behind = bucket_behind(self.buckets, self.index, self.seen, self.hash);
-            let Some((index, matching)) = behind else {
+            self.index = next(self.index, self.buckets.len());
+            if self.index == self.home {
                 *self = elsewhere(self.leaf, self.hash)?;
                 continue;
-            };
-            (self.index, self.matching) = (index, matching);
+            }
             self.bucket = &self.buckets[self.index];
-            self.seen += 1;
+            self.matching = matching(&self.bucket.hashes, self.hash);
         }
     }
 }
