@@ -43,7 +43,8 @@ impl fmt::Debug for KeyHasher {
 #[must_use]
 pub fn shard_of(hash: u64, shards: u64) -> ShardId {
     // A lookup waits for this remainder, and a division takes long.
-    let remainder = if shards.is_power_of_two() { hash & (shards - 1) } else { hash % shards };
+    let mask = shards - 1;
+    let remainder = if shards & mask == 0 { hash & mask } else { hash % shards };
     ShardId(remainder as u16)
 }
 
