@@ -41,7 +41,7 @@ impl Store {
                 Value::other(found, shard.id, share).map(Some)
             }
             Glimpse::Nothing => Ok(None),
-            Glimpse::Unsure(guess) => self.get_other(shard, &guard, hash, key, guess),
+            Glimpse::Unsure(guess) => self.get_other(shard, guard, hash, key, guess),
         }
     }
 
@@ -58,18 +58,19 @@ impl Store {
         Ok(found.filter(|found| self.is_unexpired(found)))
     }
 
-    /// What is not answered at a glimpse.
+    /// What is not answered at a glimpse. With a guard that is passed on, which so need not be in memory
+    /// where a glimpse is enough.
     #[inline(never)]
     fn get_other(
         &self,
         shard: &Shard,
-        guard: &Guard<'_>,
+        guard: Guard<'_>,
         hash: u64,
         key: &[u8],
         guess: Location,
     ) -> Result<Option<Value>> {
-        let found = self.find_other(shard, guard, guess, hash, key)?;
-        let share = |found: Found<'_>| shard.share_segment(&found, guard);
+        let found = self.find_other(shard, &guard, guess, hash, key)?;
+        let share = |found: Found<'_>| shard.share_segment(&found, &guard);
         found.map(|found| Value::new(found, shard.id, share)).transpose()
     }
 
@@ -86,7 +87,7 @@ impl Store {
                 Ok(true)
             }
             Glimpse::Nothing => Ok(false),
-            Glimpse::Unsure(guess) => self.get_other_into(shard, &guard, hash, key, guess, out),
+            Glimpse::Unsure(guess) => self.get_other_into(shard, guard, hash, key, guess, out),
         }
     }
 
@@ -95,13 +96,13 @@ impl Store {
     fn get_other_into(
         &self,
         shard: &Shard,
-        guard: &Guard<'_>,
+        guard: Guard<'_>,
         hash: u64,
         key: &[u8],
         guess: Location,
         out: &mut Vec<u8>,
     ) -> Result<bool> {
-        let Some(found) = self.find_other(shard, guard, guess, hash, key)? else {
+        let Some(found) = self.find_other(shard, &guard, guess, hash, key)? else {
             return Ok(false);
         };
         with_value(&found, |value| out.extend_from_slice(value))?;

@@ -81,6 +81,11 @@ impl<'g> Damage<'g> {
     }
 }
 
+#[inline(never)]
+fn prefetch_record(segment: &Segment, location: Location) {
+    segment.prefetch(location);
+}
+
 impl Shard {
     /// What can be said of `key` in a few steps, which is nearly always all.
     ///
@@ -92,16 +97,12 @@ impl Shard {
         let Some(location) = self.keydir.candidates(guard, keydir_bits(hash)).next() else {
             return Glimpse::Nothing;
         };
-        if let Some(found) = self.glimpse_at(guard, location, key) {
-            return Glimpse::Plain(found);
+        let segment = self.segment_of(guard, location);
+        if let Some(frame) = segment.plain_put(location, key) {
+            return Glimpse::Plain(Found { segment, location, frame });
         }
-        self.prefetch_record(guard, location);
+        prefetch_record(segment, location);
         Glimpse::Unsure(location)
-    }
-
-    #[inline(never)]
-    fn prefetch_record(&self, guard: &Guard<'_>, location: Location) {
-        self.segment_of(guard, location).prefetch(location);
     }
 
     /// The record at what [`Shard::guess`] answered under the same guard, if it is a plain one of `key`.

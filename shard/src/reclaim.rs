@@ -64,6 +64,8 @@ struct Slot {
     guards: [AtomicU64; 2],
     /// What [`Guard::count_reads`] was told. Here, where the reader's line is at hand.
     reads: Plain,
+    /// Whether the counters are changed with plain loads and stores. Constant.
+    plain: bool,
 }
 
 type Garbage = Box<dyn Send>;
@@ -72,8 +74,8 @@ type Garbage = Box<dyn Send>;
 ///
 /// One for all the shards of a store.
 pub struct Reclaim {
-    slots: Box<[Slot]>,
-    /// Whether the slots below `OWNED` are changed with plain loads and stores. Constant.
+    slots: Box<[Slot; SLOTS]>,
+    /// Whether barriers for all threads can be had. Constant.
     plain: bool,
     /// Written under the lock of `waiting`.
     epoch: AtomicU64,
@@ -98,7 +100,6 @@ pub struct Guard<'a> {
     slot: &'a Slot,
     /// The counter in it that this guard raised.
     counter: &'a AtomicU64,
-    plain: bool,
     on_its_thread: PhantomData<*const ()>,
 }
 
@@ -106,11 +107,15 @@ impl Reclaim {
     /// No readers, no garbage.
     #[must_use]
     pub fn new() -> Self {
-        let slot =
-            |_| Slot { guards: [AtomicU64::new(0), AtomicU64::new(0)], reads: Plain::new(0) };
+        let plain = barrier::is_available();
+        let slot = |index| Slot {
+            guards: [AtomicU64::new(0), AtomicU64::new(0)],
+            reads: Plain::new(0),
+            plain: plain && index < OWNED,
+        };
         Self {
-            slots: (0..SLOTS).map(slot).collect(),
-            plain: barrier::is_available(),
+            slots: Box::new(std::array::from_fn(slot)),
+            plain,
             epoch: AtomicU64::new(0),
             retired: Mutex::new(Vec::new()),
             waiting: Mutex::new(VecDeque::new()),
@@ -123,19 +128,16 @@ impl Reclaim {
     #[inline]
     pub fn enter(&self) -> Guard<'_> {
         let parity = (self.epoch.load(Ordering::Relaxed) & 1) as usize;
-        let index = threads::slot();
-        let slot = &self.slots[index];
+        let slot = &self.slots[threads::slot()];
         let counter = &slot.guards[parity];
-        let plain = self.is_plain(index);
-        if plain {
+        if slot.plain {
             counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             // The reader's loads stay behind its announcement.
             barrier::light();
         } else {
-            // Acquire: if the check of this counter came first, this reader sees what was unlinked.
-            counter.fetch_add(1, Ordering::Acquire);
+            enter_shared(counter);
         }
-        Guard { owner: self, slot, counter, plain, on_its_thread: PhantomData }
+        Guard { owner: self, slot, counter, on_its_thread: PhantomData }
     }
 
     /// Takes over what was just unlinked, and drops it when no guard that could see it lives.
@@ -202,20 +204,15 @@ impl Reclaim {
         }
     }
 
-    #[inline]
-    fn is_plain(&self, slot: usize) -> bool {
-        self.plain && slot < OWNED
-    }
-
     /// Whether each counter of `epoch`'s parity was found zero.
     fn is_drained(&self, epoch: u64) -> bool {
         let parity = (epoch & 1) as usize;
-        self.slots.iter().enumerate().all(|(index, slot)| {
+        self.slots.iter().all(|slot| {
             let counter = &slot.guards[parity];
             // Acquire: the readers that left are done. Where this load is not enough, it spares the
             // readers' cache lines if the answer is no anyway.
             counter.load(Ordering::Acquire) == 0
-                && (self.is_plain(index) || counter.fetch_add(0, Ordering::AcqRel) == 0)
+                && (slot.plain || counter.fetch_add(0, Ordering::AcqRel) == 0)
         })
     }
 }
@@ -248,14 +245,26 @@ impl Guard<'_> {
     }
 }
 
+#[cold]
+fn enter_shared(counter: &AtomicU64) {
+    // Acquire: if the check of this counter came first, this reader sees what was unlinked.
+    counter.fetch_add(1, Ordering::Acquire);
+}
+
+#[cold]
+fn leave_shared(counter: &AtomicU64) {
+    // Release: as in `Guard::drop`.
+    counter.fetch_sub(1, Ordering::Release);
+}
+
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
         // Release: what this reader read happens before the free that finds the counter zero.
-        if self.plain {
+        if self.slot.plain {
             self.counter.store(self.counter.load(Ordering::Relaxed) - 1, Ordering::Release);
         } else {
-            self.counter.fetch_sub(1, Ordering::Release);
+            leave_shared(self.counter);
         }
         threads::release();
     }
@@ -373,7 +382,7 @@ mod tests {
             });
         }
         let owned = std::thread::scope(|scope| {
-            scope.spawn(|| reclaim.enter().plain == reclaim.plain).join().expect("no panic")
+            scope.spawn(|| reclaim.enter().slot.plain == reclaim.plain).join().expect("no panic")
         });
         assert!(owned);
     }
