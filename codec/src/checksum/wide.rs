@@ -28,32 +28,52 @@ use std::arch::x86_64::{
 };
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::{ONE, POLYNOMIAL, short, times_x};
+use super::{MIDDLE_LEN_MIN, ONE, POLYNOMIAL, short, times_x};
 
-/// As [`super::extend`]; nothing if the processor can't.
+/// As [`super::extend`]; nothing if others are as quick, or the processor can't.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "one call is enough")]
 pub(super) fn extend(crc: u32, bytes: &[u8]) -> Option<u32> {
     match ABILITY.load(Ordering::Relaxed) {
         // SAFETY: The processor has what it takes, found `extend_first`.
-        ABLE => Some(unsafe { by_folding(crc, bytes) }),
+        BY_VECTORS => Some(unsafe { by_folding(crc, bytes) }),
+        // SAFETY: As above.
+        BY_WORDS if bytes.len() < MIDDLE_LEN_MIN => {
+            Some(unsafe { short::by_instruction(crc, bytes) })
+        }
         UNKNOWN => extend_first(crc, bytes),
         _ => None,
     }
 }
 
-/// Whether this processor can. Asked for once: asking takes longer than a short checksum.
+/// What this processor can. Asked for once: asking takes longer than a short checksum.
 static ABILITY: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
-const ABLE: u8 = 1;
-const UNABLE: u8 = 2;
+const NOTHING: u8 = 1;
+/// The checksum's own instruction.
+const BY_WORDS: u8 = 2;
+/// That and products of vectors.
+const BY_VECTORS: u8 = 3;
 
 #[cold]
 fn extend_first(crc: u32, bytes: &[u8]) -> Option<u32> {
     // Whoever has AVX-512 has the older features.
-    let is_able = is_x86_feature_detected!("vpclmulqdq") && is_x86_feature_detected!("avx512f");
-    ABILITY.store(if is_able { ABLE } else { UNABLE }, Ordering::Relaxed);
+    let ability = if is_x86_feature_detected!("vpclmulqdq") && is_x86_feature_detected!("avx512f") {
+        BY_VECTORS
+    } else if is_x86_feature_detected!("sse4.2") {
+        BY_WORDS
+    } else {
+        NOTHING
+    };
+    ABILITY.store(ability, Ordering::Relaxed);
     extend(crc, bytes)
+}
+
+/// The same without vectors, whatever the processor can.
+#[cfg(test)]
+pub(super) fn extend_by_words(crc: u32, bytes: &[u8]) -> Option<u32> {
+    // SAFETY: The processor was just asked for the one feature that the function needs.
+    is_x86_feature_detected!("sse4.2").then(|| unsafe { short::by_instruction(crc, bytes) })
 }
 
 /// Words in a vector.
@@ -139,10 +159,10 @@ fn by_folding(crc: u32, bytes: &[u8]) -> u32 {
 #[inline(never)]
 fn odd_part(crc: u32, bytes: &[u8], odd: usize) -> u32 {
     if bytes.len() < 64 + odd {
-        return short::extend(crc, bytes);
+        return short::by_instruction(crc, bytes);
     }
     let (odd, words) = bytes.split_at(odd);
-    by_folding(short::extend(crc, odd), words)
+    by_folding(short::by_instruction(crc, odd), words)
 }
 
 /// Adds the products of the vectors and the last factors to `sum`. `start` is added to the first
