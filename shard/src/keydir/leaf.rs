@@ -496,12 +496,14 @@ impl Iterator for Candidates<'_> {
             if !self.bucket.is_full() {
                 return None;
             }
-            self.index = next(self.index, self.buckets.len());
+            (self.index, self.bucket) = match self.buckets.get(self.index + 1) {
+                Some(bucket) => (self.index + 1, bucket),
+                None => (0, &self.buckets[0]),
+            };
             if self.index == self.home {
                 *self = elsewhere(self.leaf, self.hash)?;
                 continue;
             }
-            self.bucket = &self.buckets[self.index];
             self.matching = matching(&self.bucket.hashes, self.hash);
         }
     }
