@@ -58,9 +58,12 @@ impl Store {
         Ok(found.filter(|found| self.is_unexpired(found)))
     }
 
-    /// What is not answered at a glimpse. With a guard that is passed on, which so need not be in memory
-    /// where a glimpse is enough.
+    /// What is not answered at a glimpse.
     #[inline(never)]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the caller's guard need not be in memory where a glimpse is enough"
+    )]
     fn get_other(
         &self,
         shard: &Shard,
@@ -93,6 +96,7 @@ impl Store {
 
     /// As [`Store::get_other`].
     #[inline(never)]
+    #[expect(clippy::needless_pass_by_value, reason = "as there")]
     fn get_other_into(
         &self,
         shard: &Shard,

@@ -37,8 +37,8 @@ pub(super) fn extend(crc: u32, bytes: &[u8]) -> Option<u32> {
     match ABILITY.load(Ordering::Relaxed) {
         // SAFETY: The processor has what it takes, found `extend_first`.
         BY_VECTORS => Some(unsafe { by_folding(crc, bytes) }),
-        // SAFETY: As above.
         BY_WORDS if bytes.len() < MIDDLE_LEN_MIN => {
+            // SAFETY: As above.
             Some(unsafe { short::by_instruction(crc, bytes) })
         }
         UNKNOWN => extend_first(crc, bytes),
