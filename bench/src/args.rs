@@ -13,13 +13,13 @@ usage: bench accept [OPTIONS]   loads, reads, reopens; each figure beside its ta
        bench compare [OPTIONS]  the store beside its peers (compare --help)
 
   --keys N      keys to load (accept: 2000000, churn: 1000000)
-  --ops N       overwrites (churn: 40000000; cold: as many as there are keys)
+  --ops N       operations (churn and profile: 40000000; cold: overwrites, as many as there are keys)
   --reps N      repetitions of each measurement (accept: 5)
   --clock CLOCK accept: wall, or processor: the threads' own time, for a busy machine
-  --only PART   accept: load, get, memory, reopen or durable alone;
-                scale: keys, threads or shards alone;
-                profile: get_into, get, absent, get_many, get_many_kept, load, put, batch,
-                durable, recover or open
+  --only PARTS  accept: load, get, memory, reopen or durable alone, or several with commas between;
+                scale: keys, threads or shards in the same way;
+                profile: get_into, get, absent, get_many, get_many_with, load, put, batch,
+                durable, open or recover
   --dir DIR     where the stores go (default: the temporary directory)
   --json FILE   where the figures go (default: bench-accept.json, bench-churn.json)
 
@@ -42,7 +42,8 @@ pub(crate) enum Command {
 pub(crate) struct Args {
     pub(crate) command: Command,
     pub(crate) keys: u64,
-    pub(crate) ops: u64,
+    /// As many as are usual, if none.
+    pub(crate) ops: Option<u64>,
     pub(crate) reps: usize,
     pub(crate) clock: Clock,
     pub(crate) only: Option<String>,
@@ -67,7 +68,7 @@ impl Args {
         let mut parsed = Self {
             command,
             keys: if is_churn { 1_000_000 } else { 2_000_000 },
-            ops: 40_000_000,
+            ops: None,
             reps: 5,
             clock: Clock::Wall,
             only: None,
@@ -79,7 +80,7 @@ impl Args {
             let number = || value.parse::<u64>().map_err(|_| format!("{option}: not a number"));
             match option.as_str() {
                 "--keys" => parsed.keys = number()?.max(1000),
-                "--ops" => parsed.ops = number()?.max(1000),
+                "--ops" => parsed.ops = Some(number()?.max(1000)),
                 "--reps" => parsed.reps = number()?.max(1) as usize,
                 "--clock" => {
                     parsed.clock = match value.as_str() {
@@ -97,8 +98,13 @@ impl Args {
         Ok(parsed)
     }
 
+    /// Operations of a churn or a profile.
+    pub(crate) fn ops(&self) -> u64 {
+        self.ops.unwrap_or(40_000_000)
+    }
+
     /// Whether this part of the measurements is wanted.
     pub(crate) fn wants(&self, part: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| only == part)
+        self.only.as_deref().is_none_or(|only| only.split(',').any(|it| it == part))
     }
 }

@@ -18,7 +18,8 @@ pub(crate) fn run(what: &str, args: &Args) -> Outcome<()> {
         "open" => open(args),
         "load" => load(args),
         "memory" => memory(args),
-        "size" => crate::scale::of_size(args),
+        "fill" => crate::scale::fill(args),
+        "reopen" => crate::scale::reopen(args),
         _ => Err("an unknown step".into()),
     }
 }
@@ -72,13 +73,13 @@ fn fill(db: &Db, keys: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// Waits until the background has nothing left to seal or merge.
+/// Waits until the background has nothing left to seal or merge, nor to make of what an open left to it.
 pub(crate) fn wait_for_rest(db: &Db) {
-    let mut last = (0, 0);
+    let mut last = (0, 0, 0);
     for _ in 0..200 {
         std::thread::sleep(Duration::from_millis(150));
         let stats = db.stats().total;
-        let now = (stats.sealed, stats.merges);
+        let now = (stats.sealed, stats.merges, anonymous_bytes());
         if now == last {
             return;
         }
@@ -86,14 +87,14 @@ pub(crate) fn wait_for_rest(db: &Db) {
     }
 }
 
-fn command(what: &str, dir: &Path, keys: u64) -> Outcome<Command> {
+fn step(what: &str, dir: &Path, keys: u64) -> Outcome<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["child", what, "--keys", &keys.to_string(), "--dir"]).arg(dir);
     Ok(command)
 }
 
 fn spawn(what: &str, dir: &Path, keys: u64) -> Outcome<Child> {
-    Ok(command(what, dir, keys)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?)
+    Ok(step(what, dir, keys)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?)
 }
 
 fn listen(child: &mut Child) -> Outcome<(f64, f64)> {
@@ -106,12 +107,6 @@ fn listen(child: &mut Child) -> Outcome<(f64, f64)> {
     }
 }
 
-/// Takes a step that shows by itself what it finds.
-pub(crate) fn show(what: &str, dir: &Path, keys: u64) -> Outcome<()> {
-    let status = command(what, dir, keys)?.status()?;
-    if status.success() { Ok(()) } else { Err(format!("the step {what} failed").into()) }
-}
-
 /// The figures that a step says.
 pub(crate) fn ask(what: &str, dir: &Path, keys: u64) -> Outcome<(f64, f64)> {
     let mut child = spawn(what, dir, keys)?;
@@ -120,6 +115,15 @@ pub(crate) fn ask(what: &str, dir: &Path, keys: u64) -> Outcome<(f64, f64)> {
         return Err(format!("the step {what} failed").into());
     }
     Ok(figures)
+}
+
+/// What a step says, as it words it.
+pub(crate) fn hear(what: &str, dir: &Path, keys: u64) -> Outcome<String> {
+    let output = step(what, dir, keys)?.stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(format!("the step {what} failed").into());
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// Loads a store in another process and kills that process.

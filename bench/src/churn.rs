@@ -21,7 +21,7 @@ const SLOW: Duration = Duration::from_millis(5);
 pub(crate) fn run(args: &Args) -> Outcome<Report> {
     let dir = tempfile::Builder::new().prefix("caskade-churn").tempdir_in(&args.dir)?;
     let settings =
-        format!("{} overwrites of {} keys, load {}", args.ops, args.keys, load_average());
+        format!("{} overwrites of {} keys, load {}", args.ops(), args.keys, load_average());
     let mut report = Report::new("churn", settings);
     let path = dir.path().join("store");
     let values = Values::new();
@@ -59,7 +59,7 @@ struct Seen {
 fn overwrite(args: &Args, db: &Db, path: &Path, values: &Values, watch: &Watch) -> Outcome<Seen> {
     let mut seen = Seen::default();
     let mut order = Uniform::new(7, args.keys);
-    let part = args.ops / PARTS;
+    let part = args.ops() / PARTS;
     for round in 0..PARTS {
         let begun = Instant::now();
         let mut before = begun;

@@ -29,20 +29,18 @@ pub(crate) fn run(args: &Args) -> Outcome<()> {
     if what == "recover" || what == "open" {
         db.close()?;
         drop(db);
-        let is_clean = what == "open";
-        if is_clean {
-            // This one ends with a snapshot.
-            Db::open(&store)?.close()?;
-        }
         // On this thread, so that all of it is counted.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build()?;
         begun = std::time::Instant::now();
-        pool.install(|| measured_opens(&store, is_clean, args))?;
+        pool.install(|| match what {
+            "open" => open_closed(&store, args),
+            _ => measured_recovery(&store, args),
+        })?;
     } else {
         begun = std::time::Instant::now();
         measured(&db, &values, what, args)?;
     }
-    let each = bench::measure::nanos_each(begun.elapsed(), args.ops);
+    let each = bench::measure::nanos_each(begun.elapsed(), args.ops());
     println!("{what}: {each:.1} ns each");
     Ok(())
 }
@@ -62,28 +60,28 @@ fn measured(db: &Db, values: &Values, what: &str, args: &Args) -> Outcome<()> {
     let (mut order, mut out) = (Uniform::new(9, args.keys), Vec::new());
     match what {
         "get_into" => {
-            for _ in 0..args.ops {
+            for _ in 0..args.ops() {
                 black_box(db.get_into(&key(order.draw()), &mut out)?);
             }
         }
         "get" => {
-            for _ in 0..args.ops {
+            for _ in 0..args.ops() {
                 black_box(db.get(&key(order.draw()))?);
             }
         }
         "absent" => {
-            for _ in 0..args.ops {
+            for _ in 0..args.ops() {
                 black_box(db.get_into(&absent_key(order.draw()), &mut out)?);
             }
         }
-        "get_many_kept" => {
-            for _ in 0..args.ops / 64 {
+        "get_many" => {
+            for _ in 0..args.ops() / 64 {
                 let keys: [_; 64] = std::array::from_fn(|_| key(order.draw()));
                 black_box(db.get_many(&keys)?);
             }
         }
-        "get_many" => {
-            for _ in 0..args.ops / 64 {
+        "get_many_with" => {
+            for _ in 0..args.ops() / 64 {
                 let keys: [_; 64] = std::array::from_fn(|_| key(order.draw()));
                 db.get_many_with(&keys, |_, value| {
                     out.clear();
@@ -94,25 +92,25 @@ fn measured(db: &Db, values: &Values, what: &str, args: &Args) -> Outcome<()> {
         }
         "durable" => {
             let options = WriteOptions::new().durability(Durability::Sync);
-            for version in 0..args.ops {
+            for version in 0..args.ops() {
                 let i = order.draw();
                 db.put_with(&key(i), values.get(i, version), options)?;
             }
         }
         "load" => {
-            for i in args.keys..args.keys + args.ops {
+            for i in args.keys..args.keys + args.ops() {
                 db.put(&key(i), values.get(i, 0))?;
             }
         }
         "put" => {
-            for version in 0..args.ops {
+            for version in 0..args.ops() {
                 let i = order.draw();
                 db.put(&key(i), values.get(i, version))?;
             }
         }
         "batch" => {
             let mut batch = Batch::new();
-            for version in 0..args.ops / 100 {
+            for version in 0..args.ops() / 100 {
                 batch.clear();
                 for _ in 0..100 {
                     let i = order.draw();
@@ -128,14 +126,36 @@ fn measured(db: &Db, values: &Values, what: &str, args: &Args) -> Outcome<()> {
 
 /// Opens the store as often as it takes to find so many keys.
 #[inline(never)]
-fn measured_opens(store: &std::path::Path, is_clean: bool, args: &Args) -> Outcome<()> {
-    for _ in 0..args.ops / args.keys {
-        let db =
-            Db::builder(store).snapshot_on_close(is_clean).open().map_err(|e| e.to_string())?;
+fn measured_recovery(store: &std::path::Path, args: &Args) -> Outcome<()> {
+    for _ in 0..args.ops() / args.keys {
+        let db = Db::builder(store).snapshot_on_close(false).open().map_err(|e| e.to_string())?;
         if db.len() != args.keys {
             return Err("keys are missing".into());
         }
         drop(db);
     }
     Ok(())
+}
+
+/// Opens the store as often, after a close each time.
+fn open_closed(store: &std::path::Path, args: &Args) -> Outcome<()> {
+    Db::open(store).map_err(|e| e.to_string())?.close()?;
+    for _ in 0..args.ops() / args.keys {
+        let db = measured_open(store, &key(args.keys / 2))?;
+        if db.len() != args.keys {
+            return Err("keys are missing".into());
+        }
+        db.close()?;
+    }
+    Ok(())
+}
+
+/// An open and the first get.
+#[inline(never)]
+fn measured_open(store: &std::path::Path, key: &[u8]) -> Outcome<Db> {
+    let db = Db::open(store).map_err(|e| e.to_string())?;
+    if db.get(key)?.is_none() {
+        return Err("a key is missing".into());
+    }
+    Ok(db)
 }

@@ -13,7 +13,6 @@ use caskade::Db;
 
 use crate::Outcome;
 use crate::args::Args;
-use crate::child;
 
 const GETS: u64 = 1_000_000;
 /// Keys of the second and third table, at most.
@@ -21,7 +20,7 @@ const KEYS: u64 = 2_000_000;
 /// Threads of the second table: far more than there are processors.
 const THREADS: [usize; 6] = [1, 2, 4, 8, 16, 64];
 const SHARDS: [u16; 5] = [1, 4, 16, 64, 256];
-/// Rounds of the second and third table, of which the medians count.
+/// Rounds of the second and third table: one by itself moves by a third.
 const ROUNDS: usize = 3;
 /// Gets of the cold test.
 const COLD: u64 = 20_000;
@@ -56,86 +55,99 @@ fn get_some(db: &Db, seed: u64, keys: u64, count: u64) {
     }
 }
 
-/// Stores of 1, 3, 10, 30 ... million keys, up to `--keys`, each in a process of its own.
+/// Stores of 1, 3, 10, 30 ... million keys, up to `--keys`. Each is filled in one process and opened again
+/// in another, so that memory which an allocator keeps of an earlier one does not count.
 fn by_keys(args: &Args, path: &Path) -> Outcome<()> {
     println!(
-        "| keys | put | get | absent | memory, a key | of it keydir | open after a close | memory then |"
+        "Memory of the process: what is anonymous, less what was before the store was opened;"
+    );
+    println!("after an open, once {GETS} keys were read.\n");
+    println!(
+        "| keys | put | get | absent | keydir, a key | process, a key | open after a close | process after it, a key |"
     );
     println!("|---:|---:|---:|---:|---:|---:|---:|---:|");
     let sizes = [1, 3, 10, 30, 100].map(|millions| millions * 1_000_000);
     for keys in sizes.into_iter().filter(|keys| *keys <= args.keys) {
-        child::show("size", path, keys)?;
+        let filled = crate::child::hear("fill", path, keys)?;
+        let opened = crate::child::hear("reopen", path, keys)?;
+        println!("| {} M | {filled} | {opened} |", keys / 1_000_000);
         std::fs::remove_dir_all(path)?;
     }
     println!();
     Ok(())
 }
 
-/// A row of the first table. `args.dir` is the store itself.
-pub(crate) fn of_size(args: &Args) -> Outcome<()> {
-    let (path, keys) = (&args.dir, args.keys);
-    let (values, mut out) = (Values::new(), Vec::new());
-    let before = anonymous_bytes();
-    let memory = || anonymous_bytes().saturating_sub(before) as f64 / keys as f64;
-    let db = Db::open(path)?;
+/// The figures of a store that is made. `args.dir` is the store itself, as in [`reopen`].
+pub(crate) fn fill(args: &Args) -> Outcome<()> {
+    let (values, keys) = (Values::new(), args.keys);
+    let memory_before = anonymous_bytes();
+    let db = Db::open(&args.dir)?;
     let begun = Instant::now();
     put_all(&db, &values, 0..keys);
     let put = nanos_each(begun.elapsed(), keys);
-    child::wait_for_rest(&db);
-    let (loaded, keydir) = (memory(), db.stats().total.keydir_bytes as f64 / keys as f64);
+    crate::child::wait_for_rest(&db);
+    let memory = memory_each(memory_before, keys);
+    let keydir = db.stats().total.keydir_bytes as f64 / keys as f64;
     let begun = Instant::now();
     get_some(&db, 1, keys, GETS);
     let get = nanos_each(begun.elapsed(), GETS);
+    let mut out = Vec::new();
     let begun = Instant::now();
     for i in 0..GETS {
         assert!(!db.get_into(&absent_key(i), &mut out)?);
     }
     let absent = nanos_each(begun.elapsed(), GETS);
     db.close()?;
-    drop(db);
-    let begun = Instant::now();
-    let db = Db::open(path)?;
-    assert!(db.get_into(&key(keys / 2), &mut out)?);
-    let open = begun.elapsed();
-    get_some(&db, 2, keys, GETS);
-    child::wait_for_rest(&db);
-    let opened = memory();
-    println!(
-        "| {} M | {put:.0} ns | {get:.0} ns | {absent:.0} ns | {loaded:.1} B | {keydir:.1} B | {open:.0?} \
-         | {opened:.1} B |",
-        keys / 1_000_000
-    );
+    println!("{put:.0} ns | {get:.0} ns | {absent:.0} ns | {keydir:.1} B | {memory:.1} B");
     Ok(())
 }
 
-/// What several rounds found, case by case, each round through all cases.
-fn in_rounds<C: Copy, const N: usize>(
-    cases: &[C],
-    mut measure: impl FnMut(C) -> Outcome<[f64; N]>,
-) -> Outcome<Vec<[f64; N]>> {
-    let mut found = vec![Vec::new(); cases.len()];
+/// The figures of a store that was closed.
+pub(crate) fn reopen(args: &Args) -> Outcome<()> {
+    let (keys, mut out) = (args.keys, Vec::new());
+    let memory_before = anonymous_bytes();
+    let begun = Instant::now();
+    let db = Db::open(&args.dir)?;
+    assert!(db.get_into(&key(keys / 2), &mut out)?);
+    let open = begun.elapsed();
+    get_some(&db, 1, keys, GETS);
+    crate::child::wait_for_rest(&db);
+    println!("{open:.0?} | {:.1} B", memory_each(memory_before, keys));
+    Ok(())
+}
+
+fn memory_each(before: u64, keys: u64) -> f64 {
+    anonymous_bytes().saturating_sub(before) as f64 / keys as f64
+}
+
+/// Measures each case in turn, [`ROUNDS`] times, and answers the medians of its figures.
+fn in_rounds<T: Copy, const N: usize>(
+    cases: &[T],
+    mut measure: impl FnMut(T) -> Outcome<[f64; N]>,
+) -> Outcome<Vec<(T, [f64; N])>> {
+    let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        for (case, found) in cases.iter().zip(&mut found) {
-            found.push(measure(*case)?);
-        }
+        rounds.push(cases.iter().map(|case| measure(*case)).collect::<Outcome<Vec<_>>>()?);
     }
-    let of_rounds = |rounds: &Vec<[f64; N]>| {
-        std::array::from_fn(|i| median(&rounds.iter().map(|round| round[i]).collect::<Vec<_>>()))
+    let middle = |case: usize, figure: usize| {
+        median(&rounds.iter().map(|round| round[case][figure]).collect::<Vec<_>>())
     };
-    Ok(found.iter().map(of_rounds).collect())
+    let medians = |case| std::array::from_fn(|figure| middle(case, figure));
+    Ok(cases.iter().enumerate().map(|(index, case)| (*case, medians(index))).collect())
 }
 
 fn by_threads(args: &Args, path: &Path) -> Outcome<()> {
+    println!("Medians of {ROUNDS} interleaved rounds.\n");
     println!("| threads | puts a second | gets a second | durable puts a second |");
     println!("|---:|---:|---:|---:|");
     let values = Values::new();
-    let found = in_rounds(&THREADS, |threads| {
+    let rates = in_rounds(&THREADS, |threads| {
         let share = args.keys.min(KEYS) / threads as u64;
         let db = Db::open(path)?;
         let puts = in_threads(Clock::Wall, threads, |thread| {
             put_all(&db, &values, thread as u64 * share..(thread as u64 + 1) * share);
         });
-        child::wait_for_rest(&db);
+        crate::child::wait_for_rest(&db);
         let loaded = share * threads as u64;
         let gets = in_threads(Clock::Wall, threads, |thread| {
             get_some(&db, thread as u64, loaded, GETS / threads as u64);
@@ -146,7 +158,7 @@ fn by_threads(args: &Args, path: &Path) -> Outcome<()> {
         std::fs::remove_dir_all(path)?;
         Ok([rate(loaded, puts) / 1e6, rate(GETS, gets) / 1e6, durable / 1e3])
     })?;
-    for (threads, [puts, gets, durable]) in THREADS.iter().zip(found) {
+    for (threads, [puts, gets, durable]) in rates {
         println!("| {threads} | {puts:.2} M | {gets:.2} M | {durable:.0} k |");
     }
     println!();
@@ -169,15 +181,16 @@ fn durable_rate(db: &Db, threads: usize, keys: u64, values: &Values) -> f64 {
 }
 
 fn by_shards(args: &Args, path: &Path) -> Outcome<()> {
+    println!("Medians of {ROUNDS} interleaved rounds.\n");
     println!("| shards | put | get | keydir, a key | files | open after a close |");
     println!("|---:|---:|---:|---:|---:|---:|");
     let (values, keys) = (Values::new(), args.keys.min(KEYS));
-    let found = in_rounds(&SHARDS, |shards| {
+    let figures = in_rounds(&SHARDS, |shards| {
         let db = Db::builder(path).shards(shards).open()?;
         let begun = Instant::now();
         put_all(&db, &values, 0..keys);
         let put = nanos_each(begun.elapsed(), keys);
-        child::wait_for_rest(&db);
+        crate::child::wait_for_rest(&db);
         let memory = db.stats().total.keydir_bytes as f64 / keys as f64;
         let begun = Instant::now();
         get_some(&db, 1, keys, GETS);
@@ -186,12 +199,13 @@ fn by_shards(args: &Args, path: &Path) -> Outcome<()> {
         drop(db);
         let files = count_files(path)? as f64;
         let begun = Instant::now();
-        drop(Db::open(path)?);
+        let db = Db::open(path)?;
         let open = begun.elapsed().as_secs_f64() * 1e3;
+        drop(db);
         std::fs::remove_dir_all(path)?;
         Ok([put, get, memory, files, open])
     })?;
-    for (shards, [put, get, memory, files, open]) in SHARDS.iter().zip(found) {
+    for (shards, [put, get, memory, files, open]) in figures {
         println!(
             "| {shards} | {put:.0} ns | {get:.0} ns | {memory:.1} B | {files} | {open:.0} ms |"
         );
@@ -210,7 +224,7 @@ fn count_files(dir: &Path) -> Outcome<u64> {
 }
 
 /// Gets and overwrites of a store that is there, or is made: to be run with less memory than it needs.
-/// What was read from and written to disks stands beside the times.
+/// What was read from and written to disks stands beside the times, that of merges with the overwrites.
 pub(crate) fn cold(args: &Args) -> Outcome<()> {
     let path = args.dir.join("caskade-cold");
     let values = Values::new();
@@ -224,46 +238,59 @@ pub(crate) fn cold(args: &Args) -> Outcome<()> {
         println!("{} keys are in {}; run it again with less memory", args.keys, path.display());
         return Ok(());
     }
-    let keys = db.len();
-    let space = || -> Outcome<f64> { Ok(disk_bytes(&path)? as f64 / (keys * LOGICAL_LEN) as f64) };
-    println!("disk over logical bytes: {:.2}", space()?);
     println!("| operation | time | read from disk | written |\n|---|---:|---:|---:|");
+    let keys = db.len();
     let seed = u64::from(std::process::id());
-    let mut order = Uniform::new(seed, keys);
     tell("get", COLD, || {
+        let begun = Instant::now();
         get_some(&db, seed, keys, COLD);
-        Ok(())
+        Ok(begun.elapsed())
     })?;
-    let (count, mut worst) = (args.ops.min(keys), Duration::ZERO);
-    tell("overwrite", count, || {
-        for _ in 0..count {
-            let i = order.draw();
-            let begun = Instant::now();
-            db.put(&key(i), values.get(i, 0))?;
-            worst = worst.max(begun.elapsed());
-        }
-        Ok(())
-    })?;
-    let (stats, after) = (db.stats().total, space()?);
     tell("record of an iteration", keys, || {
+        let begun = Instant::now();
         for entry in db.iter()? {
             black_box(entry?);
         }
-        Ok(())
+        Ok(begun.elapsed())
     })?;
+    let amplification = || Outcome::Ok(disk_bytes(&path)? as f64 / (db.len() * LOGICAL_LEN) as f64);
+    let (ops, before, mut worst) = (args.ops.unwrap_or(keys), amplification()?, Duration::ZERO);
+    tell("overwrite", ops, || {
+        let mut order = Uniform::new(seed, keys);
+        let begun = Instant::now();
+        let mut last = begun;
+        for version in 1..=ops {
+            let i = order.draw();
+            db.put(&key(i), values.get(i, version))?;
+            let now = Instant::now();
+            worst = worst.max(now - last);
+            last = now;
+        }
+        // Merges that the puts left to do are read and written for them, but no put waits.
+        crate::child::wait_for_rest(&db);
+        Ok(last - begun)
+    })?;
+    let (stats, after) = (db.stats().total, amplification()?);
+    let mib = |bytes: u64| bytes >> 20;
     println!(
-        "\n{count} overwrites, the longest {worst:.0?}; {} merges of {} MB meanwhile, disk over logical \
-         bytes {after:.2} then",
-        stats.merges,
-        stats.merged_bytes / 1_000_000
+        "\n{ops} overwrites, the worst {worst:.1?}; disk over logical bytes {before:.2} before, {after:.2} after."
     );
+    println!(
+        "{} merges wrote {} MiB and freed {}.",
+        stats.merges,
+        mib(stats.merged_bytes),
+        mib(stats.freed_bytes)
+    );
+    if stats.merges == 0 {
+        return Err("nothing was merged: too few overwrites (--ops)".into());
+    }
     Ok(db.close()?)
 }
 
-fn tell(what: &str, count: u64, work: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
-    let (before, begun) = (disk_traffic()?, Instant::now());
-    work()?;
-    let (micros, after) = (begun.elapsed().as_secs_f64() * 1e6 / count as f64, disk_traffic()?);
+/// `work` says how long `count` operations took.
+fn tell(what: &str, count: u64, work: impl FnOnce() -> Outcome<Duration>) -> Outcome<()> {
+    let before = disk_traffic()?;
+    let (micros, after) = (work()?.as_secs_f64() * 1e6 / count as f64, disk_traffic()?);
     let each = |after: u64, before: u64| (after - before) / count;
     let (read, written) = (each(after.0, before.0), each(after.1, before.1));
     println!("| {what} | {micros:.2} µs | {read} B | {written} B |");
@@ -279,4 +306,22 @@ fn disk_traffic() -> Outcome<(u64, u64)> {
         Ok(line.trim().parse()?)
     };
     Ok((count("read_bytes:")?, count("write_bytes:")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_rounds;
+
+    #[test]
+    fn cases_take_turns_and_their_medians_are_their_own() {
+        let mut order = Vec::new();
+        let figures = in_rounds(&[10.0, 20.0], |case| {
+            order.push(case);
+            // Neither rises nor falls from round to round, so that only the middle one is right.
+            let turn = [5.0, 1.0, 3.0][(order.len() - 1) / 2];
+            Ok([case + turn, -case])
+        });
+        assert_eq!(figures.unwrap(), [(10.0, [13.0, -10.0]), (20.0, [23.0, -20.0])]);
+        assert_eq!(order, [10.0, 20.0, 10.0, 20.0, 10.0, 20.0]);
+    }
 }

@@ -34,6 +34,7 @@ const LONG: [(usize, &str, u64); 3] =
 criterion_group!(
     benches,
     writes::puts,
+    writes::load,
     writes::durable,
     writes::churn,
     writes::long,
@@ -42,6 +43,7 @@ criterion_group!(
     reads::long,
     reads::iteration,
     mixed::ycsb,
+    mixed::two_threads,
     recovery::opens,
 );
 criterion_main!(benches);

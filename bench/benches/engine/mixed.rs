@@ -1,7 +1,8 @@
-//! The mixes of YCSB, by one thread: keys by Zipf's law, of 500,000.
+//! The mixes of YCSB by one thread, and A by two: keys by Zipf's law, of 500,000.
 
 use std::hint::black_box;
 
+use bench::measure::{Clock, in_threads};
 use bench::workload::{Values, key, mix};
 use bench::zipf::Zipf;
 use caskade::Db;
@@ -48,6 +49,37 @@ pub(crate) fn ycsb(c: &mut Criterion) {
             });
         });
     }
+    group.finish();
+}
+
+/// Mix A by two threads, each of which draws keys of its own; the time is that of an operation of both.
+pub(crate) fn two_threads(c: &mut Criterion) {
+    let mut group = c.benchmark_group("YCSB by two threads");
+    group.throughput(Throughput::Elements(1));
+    let (_, reads, write) = MIXES[0];
+    let zipf = Zipf::new(KEYS);
+    let drawn = [7, 8].map(|seed| zipf.draw_many(seed, 1 << 20));
+    let dir = tempfile::tempdir().expect("a directory");
+    let (db, values) = (loaded(&dir.path().join("data")), Values::new());
+    let mut done = 0;
+    group.bench_function(MIXES[0].0, |b| {
+        b.iter_custom(|rounds| {
+            let share = rounds.div_ceil(2);
+            let time = in_threads(Clock::Wall, 2, |thread| {
+                let (drawn, mut out) = (&drawn[thread], Vec::new());
+                for turn in done..done + share {
+                    let i = u64::from(drawn[turn as usize % drawn.len()]);
+                    if mix(turn << 1 | thread as u64) % 100 < reads {
+                        black_box(db.get_into(&key(i), &mut out).expect("gets"));
+                    } else {
+                        change(&db, &values, write, i, turn, &mut 0);
+                    }
+                }
+            });
+            done += share;
+            time.mul_f64(rounds as f64 / (2 * share) as f64)
+        });
+    });
     group.finish();
 }
 

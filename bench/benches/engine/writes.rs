@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bench::measure::{Clock, in_threads};
 use bench::workload::{Uniform, Values, key};
 use caskade::{Batch, Db, Durability, WriteOptions};
-use criterion::{Criterion, Throughput};
+use criterion::{BatchSize, Criterion, SamplingMode, Throughput};
 
 use crate::{KEYS, LONG, loaded};
 
@@ -23,17 +23,6 @@ pub(crate) fn puts(c: &mut Criterion) {
             db.put(&key(i), values.get(i, version)).expect("puts")
         });
     });
-    group.bench_function("a new key into a new store", |b| {
-        b.iter_custom(|rounds| {
-            let dir = tempfile::tempdir().expect("a directory");
-            let db = Db::open(dir.path().join("data")).expect("opens");
-            let begun = Instant::now();
-            for i in 0..rounds {
-                db.put(&key(i), values.get(i, 0)).expect("puts");
-            }
-            begun.elapsed()
-        });
-    });
     group.throughput(Throughput::Elements(100));
     let mut batch = Batch::new();
     group.bench_function("batch of 100", |b| {
@@ -46,6 +35,30 @@ pub(crate) fn puts(c: &mut Criterion) {
             }
             db.write(&batch).expect("writes")
         });
+    });
+    group.finish();
+}
+
+/// Every round fills a new store.
+pub(crate) fn load(c: &mut Criterion) {
+    let values = Values::new();
+    let mut group = c.benchmark_group("load");
+    group.throughput(Throughput::Elements(KEYS)).sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.bench_function("new keys into a new store", |b| {
+        b.iter_batched(
+            || {
+                let dir = tempfile::tempdir().expect("a directory");
+                (Db::open(dir.path().join("data")).expect("opens"), dir)
+            },
+            |(db, dir)| {
+                for i in 0..KEYS {
+                    db.put(&key(i), values.get(i, 0)).expect("puts");
+                }
+                // Closed and removed when nobody looks at the clock.
+                (db, dir)
+            },
+            BatchSize::PerIteration,
+        );
     });
     group.finish();
 }
