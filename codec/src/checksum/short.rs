@@ -2,6 +2,7 @@
 //!
 //! Most records are about a hundred bytes long: there, setting up several streams costs more than
 //! it saves.
+
 /// As [`super::extend`].
 #[target_feature(enable = "sse4.2")]
 pub(super) fn by_instruction(crc: u32, bytes: &[u8]) -> u32 {
