@@ -8,10 +8,10 @@
 //! It knows nothing of logs and disks, so that the model checker can try every interleaving
 //! (`shard/tests/loom.rs`).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::shard_set::ShardSet;
-use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering, lock, yield_until};
+use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering, Stopwatch, lock, yield_until};
 
 /// A leader waits half as long as the last turn took for those who may be on their way, and no longer
 /// than this.
@@ -125,7 +125,7 @@ impl Turns {
             let size = self.asked.swap(0, Ordering::Relaxed);
             drop(queue);
             // Whatever happens to the leader, those who wait must not wait for ever.
-            let turn = Turn { turns: self, size, begun: Instant::now() };
+            let turn = Turn { turns: self, size, watch: Stopwatch::start() };
             let outcome = lead(wanted);
             drop(turn);
             outcome?;
@@ -162,7 +162,7 @@ struct Turn<'a> {
     turns: &'a Turns,
     /// Threads that are served.
     size: u32,
-    begun: Instant,
+    watch: Stopwatch,
 }
 
 impl Drop for Turn<'_> {
@@ -170,7 +170,7 @@ impl Drop for Turn<'_> {
         let mut queue = lock(&self.turns.queue);
         queue.is_led = false;
         queue.hope.expected = self.size + self.turns.asked.load(Ordering::Relaxed);
-        queue.hope.took = self.begun.elapsed();
+        queue.hope.took = self.watch.elapsed();
         let next = parity(queue.group);
         let waiting = queue.waiting;
         // Whoever is woken needs the lock at once.
