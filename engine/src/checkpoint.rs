@@ -116,17 +116,21 @@ fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<Box<dyn L
         storage.hard_link(&store.ctx.path.join(names::STORE), &probe).at("link", &probe)?;
         storage.remove(&probe).at("remove", &probe)?;
     }
+    // Without STORE it may be another's unfinished checkpoint, or what is left of another store.
+    if store.shards.iter().any(|shard| shard.is_anothers(&target.join(names::shard(shard.id)))) {
+        return refuse(target, "the target of a checkpoint holds files of another store");
+    }
     Ok(lock)
 }
 
-/// Makes an earlier checkpoint an unfinished one.
+/// Makes an earlier checkpoint an unfinished one, durably.
 fn unname(store: &Store, target: &Path) -> Result<()> {
     let path = target.join(names::STORE);
-    match store.ctx.storage.remove(&path) {
+    store.ctx.change_target(target, || match store.ctx.storage.remove(&path) {
+        // An earlier try may have removed it and ended before the sync.
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(fault) => Err(Error::io("remove", &path, fault)),
-        Ok(()) => store.ctx.sync_target(target),
-    }
+        outcome => outcome.at("remove", &path),
+    })
 }
 
 /// Whether a directory holds a whole checkpoint. An error if it holds what is in none.

@@ -594,6 +594,8 @@ impl Db {
     /// somebody has it open or makes a checkpoint there, [`Error::Io`] if it lies on another file system
     /// or its parent does not exist. [`Error::Poisoned`] if an fsync in it fails, and from then on: the store
     /// itself goes on, but makes no checkpoints until it is opened again. Else as [any write](crate#errors).
+    /// After an error that came while files were being linked (a disk that was full then, say), what is in
+    /// `target` is no store, until a checkpoint is finished there.
     pub fn checkpoint(&self, target: impl AsRef<Path>) -> Result<CheckpointReport> {
         self.checkpoint_with(target, |_| true)
     }

@@ -24,6 +24,18 @@ pub struct Linked {
 }
 
 impl Shard {
+    /// Whether `target` was made for another store.
+    pub fn is_anothers(&self, target: &Path) -> bool {
+        let is_own = |earlier: Manifest| earlier.uuid == self.ctx.uuid && earlier.shard == self.id;
+        !self.earlier(target).is_none_or(is_own)
+    }
+
+    /// What an earlier checkpoint left in `target`, if it got that far.
+    fn earlier(&self, target: &Path) -> Option<Manifest> {
+        let bytes = read_file(&self.ctx, &target.join(names::MANIFEST)).ok()?;
+        Manifest::decode(&bytes).ok().map(|(manifest, _)| manifest)
+    }
+
     /// Makes `target` a copy of this shard up to `cut`. The active segment ended at the cut, and
     /// everything up to it is sealed and settled.
     pub fn link_into(&self, target: &Path, cut: Seqno, _upkeep: &Upkeep<'_>) -> Result<Linked> {
@@ -33,11 +45,7 @@ impl Shard {
         manifest.segments.retain(|entry| entry.sealed().is_some_and(|s| s.min_seqno <= cut));
         manifest.next_log_seqno = cut.next();
         manifest.horizon = cut;
-        let earlier = read_file(&self.ctx, &target.join(names::MANIFEST))
-            .ok()
-            .and_then(|bytes| Manifest::decode(&bytes).ok())
-            .map(|(manifest, _)| manifest.segments)
-            .unwrap_or_default();
+        let earlier = self.earlier(target).map(|earlier| earlier.segments).unwrap_or_default();
         self.remove_strangers(target, &manifest, &earlier)?;
         let mut linked = Linked::default();
         for entry in &manifest.segments {
@@ -52,8 +60,12 @@ impl Shard {
             // Index files only make the copy open faster.
             let _ = storage.hard_link(&self.dir.join(&hint), &target.join(&hint));
         }
-        let _ = storage.remove(&target.join(names::KEYDIR));
-        let _ = storage.hard_link(&self.dir.join(names::KEYDIR), &target.join(names::KEYDIR));
+        let keydir = target.join(names::KEYDIR);
+        match storage.remove(&keydir) {
+            Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => {}
+            outcome => outcome.at("remove", &keydir)?,
+        }
+        let _ = storage.hard_link(&self.dir.join(names::KEYDIR), &keydir);
         self.ctx.sync_target(target)?;
         catalog::write_in_target(&self.ctx, target, &manifest)?;
         Ok(linked)

@@ -128,16 +128,28 @@ impl Context {
     /// Makes the names in a directory durable. A sync that failed poisons the store. One that could
     /// not begin, for want of a file handle or of the directory, changed nothing: the caller may try again.
     pub fn sync_dir(&self, dir: &Path) -> Result<()> {
-        self.sync_dir_or(&self.poison, dir)
+        self.change_dir_or(&self.poison, dir, || Ok(()))
     }
 
     /// The same in the target of a checkpoint: what fails there ends checkpoints alone.
     pub fn sync_target(&self, dir: &Path) -> Result<()> {
-        self.sync_dir_or(&self.targets, dir)
+        self.change_target(dir, || Ok(()))
     }
 
-    fn sync_dir_or(&self, poison: &Poison, dir: &Path) -> Result<()> {
+    /// Changes names in the target of a checkpoint, durably. Without a handle for the sync nothing is
+    /// changed.
+    pub fn change_target(&self, dir: &Path, change: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.change_dir_or(&self.targets, dir, change)
+    }
+
+    fn change_dir_or(
+        &self,
+        poison: &Poison,
+        dir: &Path,
+        change: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let opened = self.storage.open_dir(dir).at("open", dir)?;
+        change()?;
         let failed = |fault| poison.latch(format_args!("fsync of {}: {fault}", dir.display()));
         opened.sync().map_err(failed)
     }

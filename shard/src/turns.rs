@@ -35,10 +35,20 @@ struct Queue {
     group: u64,
     /// What it asks for.
     wanted: ShardSet,
-    is_led: bool,
+    leader: Leader,
     /// Threads that wait, by the parity of their group.
     waiting: [usize; 2],
     hope: Hope,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Leader {
+    #[default]
+    Nobody,
+    /// Waits for more of the group that gathers.
+    Waits,
+    /// Leads the group before.
+    Leads,
 }
 
 /// Whether those who were just served come back soon. If they do, one turn serves all threads; a leader
@@ -85,6 +95,14 @@ impl Default for Turns {
 }
 
 impl Turns {
+    /// As if so many threads had been served just now, for the model checker.
+    #[cfg(loom)]
+    pub fn expecting(threads: u32) -> Self {
+        let turns = Self::default();
+        lock(&turns.queue).hope.expected = threads;
+        turns
+    }
+
     /// Returns once `is_done`. Until then `shards` are asked for, and `lead` is called with all that
     /// were asked for whenever it is this thread's turn; its error ends this thread's wait, and
     /// nobody else's. `check` is asked before each turn, and its error ends the wait too.
@@ -103,14 +121,15 @@ impl Turns {
                 return Err(error);
             }
             // Who is woken while its group is led has asked already.
-            let is_under_way = queue.is_led && group.is_some_and(|own| own + 1 == queue.group);
+            let is_led = |own: u64| queue.leader == Leader::Leads && own + 1 == queue.group;
+            let is_under_way = group.is_some_and(is_led);
             if !is_under_way {
                 queue.wanted = queue.wanted.union(shards);
                 if group.replace(queue.group) != Some(queue.group) {
                     self.asked.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            if let (true, Some(own)) = (queue.is_led, group) {
+            if let (Leader::Waits | Leader::Leads, Some(own)) = (&queue.leader, group) {
                 queue.waiting[parity(own)] += 1;
                 queue = self.woken[parity(own)]
                     .wait(queue)
@@ -118,8 +137,9 @@ impl Turns {
                 queue.waiting[parity(own)] -= 1;
                 continue;
             }
-            queue.is_led = true;
+            queue.leader = Leader::Waits;
             queue = self.gather(queue);
+            queue.leader = Leader::Leads;
             queue.group += 1;
             let wanted = std::mem::take(&mut queue.wanted);
             let size = self.asked.swap(0, Ordering::Relaxed);
@@ -151,7 +171,10 @@ impl Turns {
     fn pass_on(&self, queue: &Queue, group: Option<u64>) {
         let gathering = parity(queue.group);
         // Waking is a system call, even where nobody waits.
-        if !queue.is_led && group == Some(queue.group) && queue.waiting[gathering] > 0 {
+        if queue.leader == Leader::Nobody
+            && group == Some(queue.group)
+            && queue.waiting[gathering] > 0
+        {
             self.woken[gathering].notify_one();
         }
     }
@@ -168,7 +191,7 @@ struct Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut queue = lock(&self.turns.queue);
-        queue.is_led = false;
+        queue.leader = Leader::Nobody;
         queue.hope.expected = self.size + self.turns.asked.load(Ordering::Relaxed);
         queue.hope.took = self.watch.elapsed();
         let next = parity(queue.group);

@@ -461,3 +461,25 @@ fn of_a_group_that_waits_one_leads() {
 fn a_leader_that_fails_fails_alone() {
     check(|| assert_eq!(writers(1, &[&[0], &[0]]), 1));
 }
+
+/// Those whose leader failed ask again, also while the next leader waits for more; and one of them that is
+/// woken in another's place would leave that one asleep.
+#[test]
+fn a_group_whose_leader_failed_asks_again() {
+    check(|| {
+        let (logs, turns) = (Arc::new(Logs::default()), Arc::new(Turns::expecting(3)));
+        logs.failures.store(1, Ordering::Release);
+        let write = move |logs: &Logs, turns: &Turns, times: usize| {
+            (0..times).filter(|_| logs.write_durably(turns, &[0]).is_err()).count()
+        };
+        let others = [1, 1].map(|times| {
+            let (logs, turns) = (Arc::clone(&logs), Arc::clone(&turns));
+            thread::spawn(move || write(&logs, &turns, times))
+        });
+        let mut failed = write(&logs, &turns, 2);
+        for other in others {
+            failed += other.join().expect("a writer does not panic");
+        }
+        assert_eq!(failed, 1);
+    });
+}

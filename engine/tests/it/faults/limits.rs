@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use caskade::{Batch, Db, Durability, Error, Expiry, WriteOptions};
-use caskade_shard::storage::sim::{Call, FailedSync, Op, Pending, Repeat, Verdict};
+use caskade_shard::storage::sim::{Call, CrashEffect, FailedSync, Op, Pending, Repeat, Verdict};
 
 use crate::rig::{Rig, tiny};
 
@@ -487,6 +487,7 @@ fn a_checkpoint_that_cannot_be_made_leaves_the_one_before() {
         (Op::HardLink, "/db/STORE", EXDEV),
         (Op::Create, "/db/shard-000/MANIFEST.tmp", ENOSPC),
         (Op::OpenDir, "/db/shard-000", EMFILE),
+        (Op::OpenDir, "/copy", EMFILE),
         (Op::SyncDir, "/db/shard-000", EIO),
     ];
     for (op, place, fault) in faults {
@@ -514,6 +515,67 @@ fn a_checkpoint_that_cannot_be_made_leaves_the_one_before() {
     }
 }
 
+/// The name that made the earlier checkpoint one is gone for good before anything of it is replaced, also
+/// when another try removed it and did not come to the sync.
+#[test]
+fn a_checkpoint_that_is_half_replaced_is_none_after_a_power_cut() {
+    let mut rig = Rig::with(tiny(2));
+    let pairs = |value| ["a", "b", "c", "d", "e", "f", "g", "h"].map(|key| (key, value));
+    rig.write(&pairs("v"));
+    rig.db().checkpoint("/copy").unwrap();
+    rig.write(&pairs("w"));
+    rig.disk.faults().set_rule(|call| {
+        let is_it = call.op == Op::SyncDir && call.path == Path::new("/copy");
+        if is_it { Verdict::Crash(CrashEffect::Nothing) } else { Verdict::Proceed }
+    });
+    rig.db().checkpoint("/copy").expect_err("the process dies");
+    rig.disk.faults().clear();
+    rig.restart();
+    rig.disk.faults().set_rule(|call| {
+        let is_it = call.op == Op::Create && call.path == Path::new("/copy/shard-001/MANIFEST.tmp");
+        if is_it { Verdict::Crash(CrashEffect::Nothing) } else { Verdict::Proceed }
+    });
+    rig.db().checkpoint("/copy").expect_err("the process dies again");
+    rig.disk.faults().clear();
+    rig.power_cut(&mut |_: &Pending<'_>| false);
+    let copy = Db::builder("/copy").storage(rig.disk.storage()).read_only(true).open();
+    assert!(matches!(copy, Err(Error::Damaged { .. })), "{copy:?}");
+}
+
+/// Files of another store are not taken for an unfinished checkpoint of this one.
+#[test]
+fn a_checkpoint_leaves_another_store_without_its_name_alone() {
+    let mut rig = Rig::with(tiny(1));
+    rig.put("k", "v");
+    let other = Db::builder("/other").shards(1).storage(rig.disk.storage()).open().unwrap();
+    other.put(b"k", b"another").unwrap();
+    other.close().unwrap();
+    let name = rig.disk.read_file("/other/STORE").unwrap();
+    rig.disk.remove_file("/other/STORE").unwrap();
+    let refused = rig.db().checkpoint("/other");
+    assert!(matches!(refused, Err(Error::NotAStore { .. })), "{refused:?}");
+    rig.disk.write_file("/other/STORE", &name).unwrap();
+    let other = Db::builder("/other").storage(rig.disk.storage()).open().unwrap();
+    assert_eq!(other.get(b"k").unwrap().unwrap(), b"another");
+}
+
+/// What the index of an earlier checkpoint says is not true of this one.
+#[test]
+fn a_checkpoint_does_not_keep_an_index_that_it_cannot_remove() {
+    let mut rig = Rig::with(tiny(1));
+    rig.put("k", "v");
+    rig.reopen();
+    rig.db().checkpoint("/copy").unwrap();
+    rig.put("k", "w");
+    rig.disk.faults().set_rule(|call| {
+        let is_it = call.op == Op::Remove && call.path == Path::new("/copy/shard-000/KEYDIR");
+        if is_it { Verdict::Fail(EIO) } else { Verdict::Proceed }
+    });
+    rig.db().checkpoint("/copy").expect_err("an index stays");
+    rig.disk.faults().clear();
+    rig.db().checkpoint("/copy").unwrap();
+}
+
 /// A sync in the target would be none of the store's directory.
 #[test]
 fn a_checkpoint_does_not_lie_in_its_store() {
@@ -528,12 +590,14 @@ fn a_checkpoint_does_not_lie_in_its_store() {
 /// sync lost, the next one does not tell.
 #[test]
 fn a_failed_sync_in_a_target_ends_checkpoints_alone() {
-    // The second of the directory itself is of the name that makes it a checkpoint.
+    // The first of the directory itself is of the name that made it a checkpoint, the third of the one
+    // that makes it one.
     let syncs = [
         (Op::SyncDir, "/", 1),
         (Op::SyncDir, "/copy/shard-000", 1),
         (Op::SyncDir, "/copy", 1),
         (Op::SyncDir, "/copy", 2),
+        (Op::SyncDir, "/copy", 3),
         (Op::Sync, "/copy/STORE.tmp", 1),
     ];
     for (op, place, nth) in syncs {
