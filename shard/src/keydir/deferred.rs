@@ -66,6 +66,10 @@ impl Deferred {
         }
     }
 
+    pub(super) fn header(&self) -> &Header {
+        &self.header
+    }
+
     /// The class of the leaf once it is made.
     pub(super) fn class(&self) -> usize {
         self.class.into()

@@ -147,7 +147,7 @@ unsafe impl Send for OwnedLeaf {}
 impl OwnedLeaf {
     /// An empty leaf.
     pub(super) fn new(memory: &Arc<LeafMemory>, class: usize, depth: u32, born: u64) -> Self {
-        let block = memory.allocate(layout(class)).cast::<Header>();
+        let block = memory.made.allocate(layout(class)).cast::<Header>();
         // SAFETY: The block is ours, aligned, and begins with room for a header.
         unsafe { block.write(Header::new(Arc::clone(memory), depth, born)) };
         // Zeroed memory is a bucket already; the model checker's atomics are more than their value.
@@ -165,8 +165,11 @@ impl OwnedLeaf {
 
     /// A leaf that is made when somebody looks into it.
     pub(super) fn deferred(deferred: Deferred) -> Self {
-        let block = NonNull::from(Box::leak(Box::new(deferred))).cast::<Header>();
-        Self(block.map_addr(|address| address | DEFERRED))
+        let pool = &deferred.header().memory.deferred;
+        let block = pool.allocate(Layout::new::<Deferred>()).cast::<Deferred>();
+        // SAFETY: The block is ours, and long and aligned enough.
+        unsafe { block.write(deferred) };
+        Self(block.cast::<Header>().map_addr(|address| address | DEFERRED))
     }
 
     pub(super) fn is_deferred(&self) -> bool {
@@ -206,8 +209,12 @@ impl Drop for OwnedLeaf {
         #[cfg(loom)]
         self.leaf().header().alive.set(false);
         if self.is_deferred() {
-            // SAFETY: Such a leaf came from a leaked box (`deferred`), and this is its only owner.
-            drop(unsafe { Box::from_raw(self.leaf().block.as_ptr().cast::<Deferred>()) });
+            let memory = Arc::clone(&self.leaf().header().memory);
+            let block = self.leaf().block.cast::<Deferred>();
+            // SAFETY: `deferred` wrote it, and this is its only owner.
+            unsafe { block.drop_in_place() };
+            // SAFETY: `deferred` allocated the block from this pool with this layout.
+            unsafe { memory.deferred.free(block.cast(), Layout::new::<Deferred>()) };
             return;
         }
         let class = self.leaf().class();
@@ -220,7 +227,7 @@ impl Drop for OwnedLeaf {
         // SAFETY: `new` wrote the header, and this is its last use.
         let header = unsafe { block.read() };
         // SAFETY: `new` allocated the block from this memory with this layout, and this is its only owner.
-        unsafe { header.memory.free(block.cast(), layout(class)) };
+        unsafe { header.memory.made.free(block.cast(), layout(class)) };
     }
 }
 

@@ -7,6 +7,9 @@
 //! grows have small ones, whatever the system's habit: a large page would be memory that nobody uses yet,
 //! and whoever touched it first would wait until 2 MB are zeroed.
 //!
+//! What an open defers lies in chunks of its own, so that these go back to the system once all leaves are
+//! made; a general allocator would keep their pages.
+//!
 //! # Invariants
 //! 1. Each byte of a chunk is in one block that was handed out, or in one free range.
 //! 2. Free ranges of a chunk do not touch each other: neighbours are one. None reaches from one chunk
@@ -31,9 +34,26 @@ const CHUNK: usize = LARGE_PAGE;
 /// What an entry takes of a leaf in the mean.
 const BYTES_PER_ENTRY: usize = 15;
 
-/// Hands out memory for leaves.
-#[derive(Default)]
+/// Memory for leaves.
+#[derive(Debug, Default)]
 pub struct LeafMemory {
+    /// For those that are made.
+    pub(super) made: Pool,
+    /// For those that an open defers. They are freed within moments, and their chunks go with them.
+    pub(super) deferred: Pool,
+}
+
+impl LeafMemory {
+    /// Says that about so many entries are going to be in all leaves soon. 0 is what is said at first, and
+    /// once the leaves of an open are made.
+    pub fn expect(&self, entries: u64) {
+        self.made.expect(entries);
+    }
+}
+
+/// Hands out memory.
+#[derive(Default)]
+pub(super) struct Pool {
     state: Mutex<State>,
 }
 
@@ -55,10 +75,8 @@ struct Chunk {
     touched: usize,
 }
 
-impl LeafMemory {
-    /// Says that about so many entries are going to be in all leaves soon. 0 is what is said at first, and
-    /// once the leaves of an open are made.
-    pub fn expect(&self, entries: u64) {
+impl Pool {
+    fn expect(&self, entries: u64) {
         let entries = usize::try_from(entries).unwrap_or(usize::MAX);
         self.lock().expected = entries.saturating_mul(BYTES_PER_ENTRY);
     }
@@ -89,13 +107,18 @@ impl LeafMemory {
     /// Takes a block back.
     ///
     /// # Safety
-    /// The block came from `allocate` of this memory with this layout, and nobody uses it any more.
+    /// The block came from `allocate` of this pool with this layout, and nobody uses it any more.
     pub(super) unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
         let mut state = self.lock();
         let unused = state.give_back(block.addr().get(), layout.size().next_multiple_of(64));
         drop(state);
         // Unmapping takes a while.
         drop(unused);
+    }
+
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> usize {
+        self.lock().chunks.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -175,10 +198,10 @@ impl Chunk {
     }
 }
 
-impl fmt::Debug for LeafMemory {
+impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
-        f.debug_struct("LeafMemory")
+        f.debug_struct("Pool")
             .field("chunks", &state.chunks.len())
             .field("large", &state.large())
             .field("free_bytes", &state.free.values().sum::<usize>())
@@ -201,14 +224,14 @@ mod tests {
 
     /// A block that is filled with its mark.
     struct Block<'a> {
-        memory: &'a LeafMemory,
+        memory: &'a Pool,
         begin: NonNull<u8>,
         layout: Layout,
         mark: u8,
     }
 
     impl<'a> Block<'a> {
-        fn new(memory: &'a LeafMemory, lines: usize, mark: u8) -> Self {
+        fn new(memory: &'a Pool, lines: usize, mark: u8) -> Self {
             let layout = layout(lines);
             let block = memory.allocate(layout);
             assert!(block.addr().get().is_multiple_of(64));
@@ -235,12 +258,8 @@ mod tests {
         }
     }
 
-    fn chunks(memory: &LeafMemory) -> usize {
-        memory.lock().chunks.len()
-    }
-
     /// The invariants, given how many bytes are handed out.
-    fn check(memory: &LeafMemory, used: usize) {
+    fn check(memory: &Pool, used: usize) {
         let state = memory.lock();
         assert!(state.free.iter().map(|(&at, &len)| (len, at)).eq({
             let mut by_address: Vec<_> = state.by_len.iter().copied().collect();
@@ -272,7 +291,7 @@ mod tests {
             steps in prop::collection::vec((any::<bool>(), 1..LINES, any::<prop::sample::Index>()),
                 if cfg!(miri) { 20 } else { 1000 }),
         ) {
-            let memory = LeafMemory::default();
+            let memory = Pool::default();
             let (mut blocks, mut used) = (Vec::new(), 0);
             for (number, (is_new, lines, index)) in steps.into_iter().enumerate() {
                 if is_new || blocks.is_empty() {
@@ -287,13 +306,13 @@ mod tests {
                 check(&memory, used);
             }
             drop(blocks);
-            prop_assert_eq!(chunks(&memory), 0);
+            prop_assert_eq!(memory.chunks(), 0);
         }
     }
 
     #[test]
     fn a_block_takes_the_smallest_room_that_fits() {
-        let memory = LeafMemory::default();
+        let memory = Pool::default();
         let mut blocks: Vec<_> =
             [9, 1, 5, 1, 7, 1].map(|lines| Block::new(&memory, lines, 3)).into();
         let five = blocks[2].begin;
@@ -306,16 +325,16 @@ mod tests {
 
     #[test]
     fn chunks_are_used_up() {
-        let memory = LeafMemory::default();
+        let memory = Pool::default();
         let blocks: Vec<_> = (0..4 * CHUNK / 4096).map(|_| Block::new(&memory, 64, 1)).collect();
-        assert_eq!(chunks(&memory), 4);
+        assert_eq!(memory.chunks(), 4);
         drop(blocks);
-        assert_eq!(chunks(&memory), 0);
+        assert_eq!(memory.chunks(), 0);
     }
 
     #[test]
     fn chunks_that_are_going_to_be_filled_have_large_pages() {
-        let memory = LeafMemory::default();
+        let memory = Pool::default();
         let two_and_a_half = (5 * CHUNK / 2 / BYTES_PER_ENTRY) as u64;
         memory.expect(1);
         memory.expect(two_and_a_half);
@@ -329,7 +348,7 @@ mod tests {
 
     #[test]
     fn what_is_expected_is_counted_without_overflow() {
-        let memory = LeafMemory::default();
+        let memory = Pool::default();
         memory.expect(u64::MAX);
         drop(Block::new(&memory, 1, 1));
     }

@@ -527,6 +527,19 @@ fn leaves_of_keys(count: u64) -> Vec<LeafContents> {
 }
 
 #[test]
+fn what_was_deferred_leaves_no_memory_behind() {
+    let (memory, reclaim) = (Arc::<LeafMemory>::default(), Arc::new(Reclaim::new()));
+    let mut writer = deferred(leaves_of_keys(5000), &memory, &reclaim).unwrap();
+    assert_eq!((memory.deferred.chunks(), memory.made.chunks()), (1, 0));
+    settle(&mut writer, u32::MAX);
+    reclaim.collect();
+    assert_eq!((memory.deferred.chunks(), memory.made.chunks()), (0, 1));
+    drop(writer);
+    reclaim.collect();
+    assert_eq!(memory.made.chunks(), 0);
+}
+
+#[test]
 fn what_is_deferred_is_changed_in_one_place() {
     let reclaim = Arc::new(Reclaim::new());
     let mut writer = unsettled(leaves_of_keys(100), &reclaim);
