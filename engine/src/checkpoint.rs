@@ -3,7 +3,6 @@
 //! All shards are cut at one moment, so that batches are in it whole or not at all. While the
 //! files are being linked, the target has no `STORE` file: an interrupted checkpoint is no store.
 
-use std::io;
 use std::path::Path;
 
 use caskade_codec::names::{self, StoreName};
@@ -126,11 +125,8 @@ fn prepare_target(store: &Store, target: &Path, meta: &[u8]) -> Result<Box<dyn L
 /// Makes an earlier checkpoint an unfinished one, durably.
 fn unname(store: &Store, target: &Path) -> Result<()> {
     let path = target.join(names::STORE);
-    store.ctx.change_target(target, || match store.ctx.storage.remove(&path) {
-        // An earlier try may have removed it and ended before the sync.
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome.at("remove", &path),
-    })
+    // An earlier try may have removed it and ended before the sync.
+    store.ctx.change_target(target, || store.ctx.storage.ensure_removed(&path).at("remove", &path))
 }
 
 /// Whether a directory holds a whole checkpoint. An error if it holds what is in none.

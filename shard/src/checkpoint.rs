@@ -26,8 +26,8 @@ pub struct Linked {
 impl Shard {
     /// Whether `target` was made for another store.
     pub fn is_anothers(&self, target: &Path) -> bool {
-        let is_own = |earlier: Manifest| earlier.uuid == self.ctx.uuid && earlier.shard == self.id;
-        !self.earlier(target).is_none_or(is_own)
+        let owner = self.earlier(target).map(|earlier| (earlier.uuid, earlier.shard));
+        owner.is_some_and(|owner| owner != (self.ctx.uuid, self.id))
     }
 
     /// What an earlier checkpoint left in `target`, if it got that far.
@@ -61,10 +61,7 @@ impl Shard {
             let _ = storage.hard_link(&self.dir.join(&hint), &target.join(&hint));
         }
         let keydir = target.join(names::KEYDIR);
-        match storage.remove(&keydir) {
-            Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => {}
-            outcome => outcome.at("remove", &keydir)?,
-        }
+        storage.ensure_removed(&keydir).at("remove", &keydir)?;
         let _ = storage.hard_link(&self.dir.join(names::KEYDIR), &keydir);
         self.ctx.sync_target(target)?;
         catalog::write_in_target(&self.ctx, target, &manifest)?;

@@ -175,6 +175,14 @@ pub trait Storage: Send + Sync + Debug {
     /// go when its last name, handle and map are gone.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes a file, if it is there.
+    fn ensure_removed(&self, path: &Path) -> io::Result<()> {
+        match self.remove(path) {
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
+            answer => answer,
+        }
+    }
+
     /// Gives the file `from` the second name `to`.
     ///
     /// Fails with `NotFound` where `from` is missing, with `AlreadyExists` where `to` is taken, and
